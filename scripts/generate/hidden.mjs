@@ -1,0 +1,37 @@
+// What of ATen is not part of the typed surface, in one list with reasons. Everything else is. What is hidden here can
+// still be called by torch.callOperator('aten::name.overload', ...).
+
+/** @type {readonly { pattern: RegExp, reason: string }[]} */
+export const hiddenNames = [
+  { pattern: /^_/, reason: 'internal: names with a leading underscore may change in any release' },
+  { pattern: /^__/, reason: "Python's operators; and_, bitwise_and and the like have names" },
+  { pattern: /(^|_)backward(_|$)/, reason: 'the gradient of another operator; autograd calls it' },
+  { pattern: /_double_backward|_backward_backward|_jvp$|_forward$(?<!log_sigmoid_forward)/, reason: 'a piece of another operator that autograd calls' },
+  { pattern: /^log_sigmoid_forward$/, reason: 'a piece of log_sigmoid' },
+  { pattern: /_copy$|_copy_$|_scatter$(?<!^(masked|select|slice|diagonal|as_strided)_scatter)/, reason: 'the copying form of a view, for functionalisation' },
+  { pattern: /^sym_|^is_same_size$|^size$|^stride$|^dim$|^numel$|^item$|^storage_offset$|^element_size$/, reason: 'a property of Tensor, written by hand' },
+  { pattern: /^(cudnn|miopen|mkldnn|mps|mkl|fbgemm|quantized|q_|xnnpack|thnn|slow_conv|conv_depthwise3d|cslt|mtia|hip|onednn)/, reason: 'one backend of another operator' },
+  { pattern: /^(fake_quantize|fused_moving_avg|quantize_|dequantize|choose_qparams|int_repr|qscheme|linear_quantize)|^rrelu_with_noise_functional$/, reason: 'quantisation, which has no types here' },
+  { pattern: /^native_(?!dropout$|channel_shuffle$)/, reason: 'what the public norm operators call; their second and third outputs are for autograd' },
+  { pattern: /^(batch_norm_(stats|elemt|gather|update)|max_pool[23]d_with_indices_|embedding_renorm_|embedding_dense|nll_loss_nd|nll_loss2d|nll_loss_forward|multilabel_margin_loss_forward|im2col|col2im|upsample_|reflection_pad|replication_pad|glu_jvp|thnn)/, reason: 'a kernel behind a public operator: nn.functional has interpolate, pad, unfold and fold' },
+  { pattern: /^(lift|lift_fresh|alias|detach_copy|resolve_|set_data|data|output_nr|version|retains_grad|retain_grad|requires_grad_|is_leaf|backward|to|cpu|record_stream|rename|refine_names|align_|unify|names|special_modified_bessel|print|grad)/, reason: 'written by hand on Tensor, or bookkeeping of autograd and of names', only: /^(lift|lift_fresh|alias|resolve_\w+|set_data|data|output_nr|retains_grad|retain_grad|requires_grad_|is_leaf|to|cpu|record_stream|rename_?|refine_names|align_\w+|grad)$/ },
+  { pattern: /^(result_type|promote_types|can_cast)$/, reason: 'returns a dtype; promoteTypes is written by hand' },
+  { pattern: /^(arange|full|empty_strided|tensor|scalar_tensor|range|from_file|sparse_resize|sparse_resize_and_clear)$/, reason: 'written by hand because of how it reads plain numbers, or deprecated' },
+  { pattern: /^(resize_as_sparse_|sparse_resize_|sparse_resize_and_clear_|set_|resize_output_)$/, reason: 'changes the memory under a tensor; a mistake is not caught by libtorch' },
+  { pattern: /^(to_mkldnn|to_padded_tensor|is_coalesced|coalesce|indices|values|crow_indices|col_indices|ccol_indices|row_indices|dense_dim|sparse_dim|hspmm|sspaddmm|sparse_mask|sparse_sampled_addmm|copy_sparse_to_sparse_|ccol|to_sparse_)/, reason: 'sparse and jagged tensors: made and read through callOperator; only to_sparse and to_dense are typed' },
+  { pattern: /^(lstm|gru|rnn_tanh|rnn_relu|lstm_cell|gru_cell|rnn_tanh_cell|rnn_relu_cell|lstm_mps)$/, reason: 'takes flat lists of weights; not a module here yet' },
+  { pattern: /^[A-Z]/, reason: "TorchScript's own" },
+  { pattern: /^(segment_reduce|fbgemm|nested_to|nested_|chunk_cat|amp_|foobar|vital|is_vulkan|set_vital|read_vitals|wrapped_|qlinear)/, reason: 'experimental, or for one product' },
+]
+
+/** @type {readonly { name: string, reason: string }[]} Names that libtorch crashes on or asserts internally for wrong arguments. */
+export const unsafeNames = []
+
+/** @type {readonly { test: (schema: import('./schema.mjs').Schema) => boolean, reason: string }[]} */
+export const hiddenOverloads = [
+  { test: (schema) => schema.arguments.some((each) => each.isOut), reason: 'writes into `out` tensors; a scope reuses memory without them' },
+  { test: (schema) => schema.overload === 'out' || schema.overload.endsWith('_out'), reason: 'an `out=` form' },
+  { test: (schema) => [...schema.arguments, ...schema.returns].some((each) => /Dimname|Storage|Stream|QScheme|Future|Dict|__torch__|\bt\b|\bAny\b|\bDevice\b(?!\?)(?= self)/.test(each.type)), reason: 'named tensors (deprecated), storages and types that JavaScript does not have' },
+  { test: (schema) => !/Tensor/.test(JSON.stringify([schema.arguments.map((a) => a.type), schema.returns.map((a) => a.type)])), reason: 'works on numbers alone: JavaScript has its own' },
+  { test: (schema) => schema.arguments.length > 40, reason: 'too many arguments' },
+]

@@ -1,0 +1,27 @@
+/*
+ * `cleft/torch`: libtorch for TypeScript.
+ */
+import { operator } from './dispatch.js'
+import { where } from './ops.generated.js'
+import { setHelpers, type Tensor } from './tensor.js'
+
+const cast = operator('to', 'aten::to', ['dtype_layout'])
+setHelpers({
+  cast: (tensor, options) => cast.call([tensor, options]) as Tensor,
+  select: (condition, tensor, other) => where(condition, tensor, other as Tensor),
+})
+
+export * as autograd from './autograd.js'
+export { cuda, info } from './devices.js'
+export { TorchError } from './errors.js'
+export * from './factories.js'
+export { type Index, Slice, slice } from './indexing.js'
+export * as memory from './memory.js'
+export * from './modes.js'
+export { callOperator, type OperatorValue } from './operators.js'
+export * from './ops.generated.js'
+export * from './random.js'
+export { dispose, heldTensors, keep, Scope, scope, type Holder } from './scope.js'
+export { type BackwardOptions, type Removable, Tensor, type ToOptions } from './tensor.js'
+export * from './types.js'
+export { receive, send, type TensorToken } from './worker.js'

@@ -1,0 +1,223 @@
+import { createRequire } from 'node:module'
+import { locateAddon } from '../setup/addon.js'
+import { TorchError } from './errors.js'
+import type { DType, TypedArray } from './types.js'
+
+/** A tensor's integer handle: see native/handle_table.hpp. */
+export type Handle = number
+
+/** Objects that only native code looks into. */
+export type Opaque<Name extends string> = object & { readonly __opaque?: Name }
+
+export interface OperatorArgument {
+  readonly name: string
+  readonly kind: string
+  readonly optional: boolean
+  readonly list: boolean
+  readonly optionalElements: boolean
+  readonly listSize: number
+  readonly keywordOnly: boolean
+  readonly hasDefault: boolean
+}
+
+export type ReturnKind = 'tensor' | 'tensors' | 'value'
+
+export interface OperatorDescription {
+  readonly id: number
+  readonly arguments: readonly OperatorArgument[]
+  readonly returns: 'self' | 'tensor' | 'tensors' | 'value' | 'several' | 'nothing'
+  readonly returnKinds: readonly ReturnKind[]
+  readonly returnNames: readonly string[]
+}
+
+export interface AddonInformation {
+  readonly torchVersion: string
+  readonly cudaCompiled: boolean
+  readonly cudaBuild: boolean
+  readonly cudaAvailable: boolean
+  readonly devices: readonly { name: string; freeMemory: number; totalMemory: number }[]
+  readonly threads: number
+  readonly cpuCapability: string
+}
+
+export interface MemoryStatistics {
+  readonly allocated: number
+  readonly peakAllocated: number
+  readonly reserved: number
+  readonly peakReserved: number
+  readonly outOfMemory: number
+  readonly free: number
+  readonly total: number
+}
+
+export interface AutocastBefore {
+  readonly device: string
+  readonly enabled: boolean
+  readonly dtype: DType
+  readonly cache: boolean
+}
+
+export interface FunctionForward {
+  outputs: Handle[]
+  saved: Handle[]
+  dirty: Handle[]
+  nonDifferentiable: Handle[]
+  materialize: boolean
+  backward: (gradients: (Handle | null)[], saved: (Handle | null)[]) => (Handle | null)[]
+}
+
+type StreamId = readonly number[]
+
+/** What the add-on exports: native/addon.cpp and the files beside it. */
+export interface Native {
+  initialize(errorConstructor: typeof TorchError, scopeDepth: Int32Array): void
+  info(): AddonInformation
+  release(handle: Handle): boolean
+  keep(handle: Handle): void
+  isAlive(handle: Handle): boolean
+  alias(handle: Handle): Handle
+  enterScope(): void
+  exitScope(kept: readonly Handle[] | undefined): void
+  createScope(): number
+  resumeScope(id: number): void
+  suspendScope(id: number, kept: readonly Handle[]): void
+  disposeScope(id: number): boolean
+  counters(): { live: number; made: number; freed: number }
+  liveBytes(): number
+  liveHandles(): Handle[]
+
+  call(id: number, ...values: readonly unknown[]): unknown
+  lookup(name: string, overload: string): OperatorDescription | null
+  schemas(): string[]
+
+  fromTypedArray(data: TypedArray, shape: readonly number[], dtype: DType | null): Handle
+  toTypedArray(handle: Handle): TypedArray
+  toTypedArrayAsync(handle: Handle): Promise<TypedArray>
+  item(handle: Handle): number | bigint | boolean | { re: number; im: number }
+  shape(handle: Handle): number[]
+  strides(handle: Handle): number[]
+  storageOffset(handle: Handle): number
+  dtype(handle: Handle): DType
+  device(handle: Handle): string
+  layout(handle: Handle): string
+  numberOfElements(handle: Handle): number
+  dimensions(handle: Handle): number
+  storageBytes(handle: Handle): number
+  storageId(handle: Handle): bigint
+  isPinned(handle: Handle): boolean
+  version(handle: Handle): number
+  isSame(a: Handle, b: Handle): boolean
+  getIndex(handle: Handle, indices: readonly unknown[]): Handle
+  setIndex(handle: Handle, indices: readonly unknown[], value: unknown, isTensor: boolean): void
+
+  backward(
+    outputs: readonly Handle[],
+    gradients: readonly (Handle | null)[] | null,
+    retainGraph: boolean | null,
+    createGraph: boolean,
+    inputs: readonly Handle[],
+  ): void
+  grad(
+    outputs: readonly Handle[],
+    inputs: readonly Handle[],
+    gradients: readonly (Handle | null)[] | null,
+    retainGraph: boolean | null,
+    createGraph: boolean,
+    allowUnused: boolean,
+  ): (Handle | null)[]
+  gradient(handle: Handle): Handle | null
+  setGradient(handle: Handle, gradient: Handle | null): void
+  setRequiresGrad(handle: Handle, requiresGrad: boolean): void
+  autogradInfo(handle: Handle): {
+    requiresGrad: boolean
+    isLeaf: boolean
+    retainsGrad: boolean
+    gradFunction: string | null
+  }
+  retainGradient(handle: Handle): void
+  setData(handle: Handle, source: Handle): void
+  registerHook(handle: Handle, hook: (gradients: [Handle]) => Handle[] | undefined): number
+  removeHook(handle: Handle, position: number): void
+  applyFunction(inputs: readonly Handle[], forward: (inputs: Handle[]) => FunctionForward): Handle[]
+  checkpoint(run: (inputs: Handle[]) => Handle[], inputs: readonly Handle[], preserveRandomState: boolean): Handle[]
+
+  isGradEnabled(): boolean
+  setGradEnabled(enabled: boolean): boolean
+  enterInferenceMode(enabled: boolean): void
+  exitInferenceMode(): void
+  isInferenceModeEnabled(): boolean
+  enterAutocast(device: string, enabled: boolean, dtype: DType | null, cache: boolean): AutocastBefore
+  exitAutocast(before: AutocastBefore): void
+  autocastState(device: string): { enabled: boolean; dtype: DType }
+  numThreads(): number
+  setNumThreads(threads: number): void
+  defaultDtype(): DType
+  setDefaultDtype(dtype: DType): void
+  setDeterministic(enabled: boolean, warnOnly: boolean): void
+  isDeterministic(): boolean
+  setAnomalyDetection(enabled: boolean, checkNan: boolean): void
+  contextSwitch(name: string, enabled?: boolean): boolean
+
+  makeGenerator(device: string): Opaque<'generator'>
+  manualSeed(seed: number | bigint): void
+  seedGenerator(generator: Opaque<'generator'> | string, seed: number | bigint): void
+  initialSeed(generator: Opaque<'generator'> | string): bigint
+  generatorState(generator: Opaque<'generator'> | string): Handle
+  setGeneratorState(generator: Opaque<'generator'> | string, state: Handle): void
+  generatorDevice(generator: Opaque<'generator'>): string
+
+  deviceCount(): number
+  currentDevice(): number
+  setDevice(device: number): void
+  synchronize(device: number | null): void
+  emptyCache(): void
+  memoryStatistics(device: number | null): MemoryStatistics
+  resetPeakMemory(device: number | null): void
+  currentStream(device: number | null): StreamId
+  newStream(device: number | null, priority: number): StreamId
+  setStream(stream: StreamId): void
+  synchronizeStream(stream: StreamId): void
+  newEvent(timing: boolean): Opaque<'event'>
+  recordEvent(event: Opaque<'event'>, stream: StreamId): void
+  waitEvent(event: Opaque<'event'>, stream: StreamId): void
+  queryEvent(event: Opaque<'event'>): boolean
+  synchronizeEvent(event: Opaque<'event'>): void
+  elapsedTime(from: Opaque<'event'>, to: Opaque<'event'>): number
+
+  mapFile(path: string): Opaque<'mapping'>
+  tensorFromMapping(
+    mapping: Opaque<'mapping'>,
+    byteOffset: number,
+    byteLength: number,
+    shape: readonly number[],
+    strides: readonly number[] | null,
+    storageOffset: number,
+    dtype: DType,
+  ): Handle
+  tensorFromBytes(
+    bytes: Uint8Array,
+    shape: readonly number[],
+    strides: readonly number[] | null,
+    storageOffset: number,
+    dtype: DType,
+  ): Handle
+  copyBytes(handle: Handle, byteOffset: number, byteLength: number): Uint8Array
+
+  sendTensor(handle: Handle): bigint
+  receiveTensor(token: bigint): Handle
+  tensorsInTransit(): number
+
+  scriptLoad(path: string, device: string | null): Opaque<'script'>
+  scriptCall(module: Opaque<'script'>, method: string, values: readonly unknown[]): unknown
+  scriptTensors(module: Opaque<'script'>, kind: 'parameters' | 'buffers'): [string, Handle][]
+  scriptTrain(module: Opaque<'script'>, mode: boolean): void
+  scriptTo(module: Opaque<'script'>, device: string | null, dtype: DType | null): void
+  scriptMethods(module: Opaque<'script'>): string[]
+  scriptSave(module: Opaque<'script'>, path: string): void
+}
+
+/** How many scopes are open: written by native code, read here without a call. */
+export const scopeDepth = new Int32Array(1)
+
+export const native: Native = createRequire(import.meta.url)(locateAddon())
+native.initialize(TorchError, scopeDepth)
