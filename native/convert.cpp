@@ -216,6 +216,19 @@ const char* dtypeName(at::ScalarType dtype) {
   return c10::toString(dtype);
 }
 
+const char* layoutName(at::Layout layout) {
+  switch (layout) {
+    case at::kStrided: return "strided";
+    case at::kSparse: return "sparse_coo";
+    case at::kSparseCsr: return "sparse_csr";
+    case at::kSparseCsc: return "sparse_csc";
+    case at::kSparseBsr: return "sparse_bsr";
+    case at::kSparseBsc: return "sparse_bsc";
+    case at::kJagged: return "jagged";
+    default: return "mkldnn";
+  }
+}
+
 c10::Device deviceOf(const std::string& name, Place place) {
   try {
     return c10::Device(name);

@@ -48,6 +48,7 @@ struct Place {
 
 at::ScalarType dtypeOf(const std::string& name, Place place);
 const char* dtypeName(at::ScalarType dtype);
+const char* layoutName(at::Layout layout);
 c10::Device deviceOf(const std::string& name, Place place);
 
 std::string stringOf(napi_env env, napi_value value, Place place);

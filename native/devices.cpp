@@ -196,6 +196,10 @@ Napi::Value elapsedTime(Environment&, const Napi::CallbackInfo& info) {
 
 }  // namespace
 
+void releaseCachedMemory() {
+  if (availableDevices() > 0) at::accelerator::emptyCache();
+}
+
 void defineDevices(Napi::Object exports, Environment& environment) {
   define<information>(exports, environment, "info");
   define<deviceCount>(exports, environment, "deviceCount");

@@ -4,5 +4,7 @@
 #include "environment.hpp"
 
 namespace cleft {
+// Gives the memory that the accelerator's caching allocator holds for reuse back to the driver.
+void releaseCachedMemory();
 void defineDevices(Napi::Object exports, Environment& environment);
 }  // namespace cleft

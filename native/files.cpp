@@ -184,6 +184,19 @@ Napi::Value tensorFromBytes(Environment& environment, const Napi::CallbackInfo& 
   return {env, fromTensor(environment, flat.as_strided(view.shape, view.strides, view.storageOffset))};
 }
 
+// tensorFromStorage(storage, shape, strides or null, storageOffset, dtype): a view over the whole memory of another
+// tensor, so that tensors which a file ties stay tied
+Napi::Value tensorFromStorage(Environment& environment, const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  const char* operation = "tensorFromStorage";
+  const at::Tensor flat = tensorOf(environment, info[0], {operation, "storage"});
+  if (!flat.has_storage() || !flat.is_cpu()) typeError(operation, ": expected a tensor with memory on the CPU");
+  const View view = viewOf(info, 1, flat.storage().nbytes(), operation);
+  at::Tensor tensor = at::empty({0}, flat.options().dtype(view.dtype));
+  tensor.set_(flat.storage(), view.storageOffset, view.shape, view.strides);
+  return {env, fromTensor(environment, tensor)};
+}
+
 // copyBytes(tensor, byteOffset, byteLength): bytes of a contiguous tensor on the CPU, for writing files piece by piece
 Napi::Value copyBytes(Environment& environment, const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
@@ -209,6 +222,7 @@ void defineFiles(Napi::Object exports, Environment& environment) {
   define<mapFile>(exports, environment, "mapFile");
   define<tensorFromMapping>(exports, environment, "tensorFromMapping");
   define<tensorFromBytes>(exports, environment, "tensorFromBytes");
+  define<tensorFromStorage>(exports, environment, "tensorFromStorage");
   define<copyBytes>(exports, environment, "copyBytes");
 }
 

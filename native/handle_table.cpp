@@ -107,7 +107,7 @@ void HandleTable::freeEntries(Scope& scope) {
   // By index: freeing a tensor may run code that adds entries.
   for (size_t k = 0; k < scope.entries.size(); ++k) {
     const Slot* slot = locate(scope.entries[k]);
-    if (slot != nullptr && slot->scope == scope.id) release(scope.entries[k]);
+    if (slot != nullptr && slot->scope == scope.id) releaseSlot(static_cast<uint32_t>(slot - slots_.data()));
   }
   scope.entries.clear();
 }

@@ -2,11 +2,14 @@
 
 #include <ATen/core/jit_type.h>
 
+#include "devices.hpp"
+
 namespace cleft {
 
 namespace {
 
 constexpr size_t kMostArguments = 40;
+constexpr size_t kFewArguments = 5;
 
 Kind kindOf(const c10::Type& type) {
   switch (type.kind()) {
@@ -56,22 +59,70 @@ Argument argumentFrom(const c10::Argument& schema) {
   return argument;
 }
 
-napi_value fail(Environment& environment, size_t base, const char* operation) {
-  environment.stack.resize(base);
-  throwAsJavaScript(environment, operation);
-  return nullptr;
+// Puts the arguments on the stack, by the operator's schema.
+void pushArguments(Environment& environment, const Operator& operation, const napi_value* values, size_t given) {
+  napi_env env = environment.env;
+  auto& stack = environment.stack;
+  const char* name = operation.name.c_str();
+  const size_t wanted = operation.arguments.size();
+  if (given > wanted) typeError(name, ": expected at most ", wanted, " arguments, but received ", given);
+  for (size_t k = 0; k < given; ++k) {
+    const Argument& argument = operation.arguments[k];
+    double handle;
+    if (argument.kind == Kind::Tensor && !argument.list && napi_get_value_double(env, values[k], &handle) == napi_ok) {
+      if (const at::Tensor* tensor = environment.tensors.find(handle)) {
+        stack.emplace_back(*tensor);
+        continue;
+      }
+    }
+    stack.push_back(toIValue(environment, values[k], argument, name));
+  }
+  for (size_t k = given; k < wanted; ++k) {
+    const Argument& argument = operation.arguments[k];
+    if (argument.hasDefault) {
+      stack.push_back(argument.defaultValue);
+    } else if (argument.optional) {
+      stack.emplace_back();
+    } else {
+      typeError(name, ": expected the argument ", argument.name, ", but it is missing");
+    }
+  }
+}
+
+// Takes the results off the stack. Undefined where the caller has the object already (in-place operators).
+napi_value popResults(Environment& environment, const Operator& operation, size_t base) {
+  auto& stack = environment.stack;
+  napi_value result = nullptr;
+  const size_t outputs = stack.size() - base;
+  if (operation.returnsSelf || outputs == 0) {
+    // nothing to give back
+  } else if (outputs == 1) {
+    c10::IValue& value = stack.back();
+    result = value.isTensor() ? fromTensor(environment, std::move(value).toTensor()) : fromIValue(environment, value);
+  } else {
+    napi_create_array_with_length(environment.env, outputs, &result);
+    for (size_t k = 0; k < outputs; ++k) {
+      napi_set_element(environment.env, result, static_cast<uint32_t>(k), fromIValue(environment, stack[base + k]));
+    }
+  }
+  stack.resize(base);
+  return result;
 }
 
 // call(id, ...arguments): the one way in for every operator. Written against the plain C interface, since this is the
 // path that the speed of everything depends on.
 napi_value call(napi_env env, napi_callback_info info) {
-  size_t count = kMostArguments + 1;
   napi_value values[kMostArguments + 1];
   void* data;
+  // Node fills the places that no argument takes: asking for few first is faster.
+  size_t count = kFewArguments;
   napi_get_cb_info(env, info, &count, values, nullptr, &data);
+  if (count > kFewArguments) {
+    count = kMostArguments + 1;
+    napi_get_cb_info(env, info, &count, values, nullptr, nullptr);
+  }
   auto& environment = *static_cast<Environment*>(data);
-  auto& stack = environment.stack;
-  const size_t base = stack.size();
+  const size_t base = environment.stack.size();
   const char* name = "call";
   try {
     if (environment.hasDeadCallbacks()) environment.dropDeadCallbacks();
@@ -82,52 +133,25 @@ napi_value call(napi_env env, napi_callback_info info) {
     const Operator& operation = *environment.operators[id];
     name = operation.name.c_str();
     const size_t given = std::min(count - 1, kMostArguments);
-    const size_t wanted = operation.arguments.size();
-    if (given > wanted) typeError(name, ": expected at most ", wanted, " arguments, but received ", given);
-    for (size_t k = 0; k < given; ++k) {
-      const Argument& argument = operation.arguments[k];
-      double handle;
-      if (argument.kind == Kind::Tensor && !argument.list && napi_get_value_double(env, values[k + 1], &handle) == napi_ok) {
-        if (const at::Tensor* tensor = environment.tensors.find(handle)) {
-          stack.emplace_back(*tensor);
-          continue;
-        }
-      }
-      stack.push_back(toIValue(environment, values[k + 1], argument, name));
+    pushArguments(environment, operation, values + 1, given);
+    try {
+      operation.handle.callBoxed(environment.stack);
+    } catch (const c10::OutOfMemoryError&) {
+      // What the caching allocator holds for reuse may be what is missing: give it back, and try once more.
+      environment.stack.resize(base);
+      releaseCachedMemory();
+      pushArguments(environment, operation, values + 1, given);
+      operation.handle.callBoxed(environment.stack);
     }
-    for (size_t k = given; k < wanted; ++k) {
-      const Argument& argument = operation.arguments[k];
-      if (argument.hasDefault) {
-        stack.push_back(argument.defaultValue);
-      } else if (argument.optional) {
-        stack.emplace_back();
-      } else {
-        typeError(name, ": expected the argument ", argument.name, ", but it is missing");
-      }
-    }
-    operation.handle.callBoxed(stack);
-    napi_value result = nullptr;
-    if (operation.returnsSelf || stack.size() == base) {
-      // undefined: the caller has the object already
-    } else if (stack.size() == base + 1) {
-      c10::IValue& value = stack.back();
-      result = value.isTensor() ? fromTensor(environment, std::move(value).toTensor()) : fromIValue(environment, value);
-    } else {
-      const size_t outputs = stack.size() - base;
-      napi_create_array_with_length(env, outputs, &result);
-      for (size_t k = 0; k < outputs; ++k) {
-        napi_set_element(env, result, static_cast<uint32_t>(k), fromIValue(environment, stack[base + k]));
-      }
-    }
-    stack.resize(base);
-    return result;
+    return popResults(environment, operation, base);
   } catch (const Napi::Error& error) {
-    stack.resize(base);
+    environment.stack.resize(base);
     error.ThrowAsJavaScriptException();
-    return nullptr;
   } catch (...) {
-    return fail(environment, base, name);
+    environment.stack.resize(base);
+    throwAsJavaScript(environment, name);
   }
+  return nullptr;
 }
 
 const char* returnKind(const Operator& operation) {

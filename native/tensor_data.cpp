@@ -222,8 +222,7 @@ Napi::Value device(Environment& environment, const Napi::CallbackInfo& info) {
 }
 
 Napi::Value layout(Environment& environment, const Napi::CallbackInfo& info) {
-  const auto value = tensorOf(environment, info[0], {"layout", "self"}).layout();
-  return Napi::String::New(info.Env(), c10::str(value == at::kStrided ? "strided" : c10::str(value)));
+  return Napi::String::New(info.Env(), layoutName(tensorOf(environment, info[0], {"layout", "self"}).layout()));
 }
 
 Napi::Value numberOfElements(Environment& environment, const Napi::CallbackInfo& info) {

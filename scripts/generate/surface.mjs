@@ -147,7 +147,6 @@ export function generateSurface(texts, version) {
     const schemas = groups.get(name).sort(compareOverloads)
     const publicName = camelCase(name)
     const space = namespaces.find((each) => name.startsWith(`${each}_`))
-    const inPlace = name.endsWith('_')
     const comments = (list) => list.map((schema) => `   * ${schema.text.replace('*/', '* /')}`)
     const withSelf = schemas.filter((schema) => schema.arguments[0]?.name === 'self' && schema.arguments[0].type === 'Tensor')
     if (space === undefined && withSelf.length > 0 && !handwrittenMethods.has(publicName)) {
@@ -155,7 +154,6 @@ export function generateSurface(texts, version) {
       for (const line of new Set(withSelf.flatMap((schema) => signatures(schema, true)))) methods.push(`  ${publicName}${line}`)
       methodTable.push(`  ${publicName}: ['aten::${name}', ${quote(withSelf.map((schema) => schema.overload).join(','))}],`)
     }
-    if (inPlace) continue
     const overloads = schemas.map((schema) => quote(schema.overload)).join(', ')
     const types = [...new Set(schemas.flatMap((schema) => signatures(schema, false)))].map((line) => `  ${line}`)
     if (space !== undefined) {

@@ -1,6 +1,6 @@
-import { native } from './native.js'
+import { type Handle, native } from './native.js'
 import { collectTensors } from './scope.js'
-import { Tensor, wrap } from './tensor.js'
+import { handleOf, Tensor, wrap } from './tensor.js'
 
 /*
  * Autograd beyond Tensor.backward(): gradients as values, functions with a backward written in TypeScript, and
@@ -19,7 +19,15 @@ export interface GradOptions {
 }
 
 function list(value: Tensor | readonly Tensor[]): readonly Tensor[] {
-  return value instanceof Tensor ? [value] : value
+  return Array.isArray(value) ? (value as readonly Tensor[]) : [value as Tensor]
+}
+
+function handlesOf(values: readonly Tensor[], operation: string, argument: string): Handle[] {
+  return values.map((each) => handleOf(each, operation, argument))
+}
+
+function optionalHandlesOf(values: readonly (Tensor | null)[], operation: string, argument: string): (Handle | null)[] {
+  return values.map((each) => (each === null || each === undefined ? null : handleOf(each, operation, argument)))
 }
 
 /** The gradients of outputs with respect to inputs, without touching any `grad`. */
@@ -35,9 +43,9 @@ export function grad(
   options: GradOptions = {},
 ): (Tensor | null)[] {
   const handles = native.grad(
-    list(outputs).map((each) => each.handle),
-    list(inputs).map((each) => each.handle),
-    options.gradOutputs?.map((each) => each?.handle ?? null) ?? null,
+    handlesOf(list(outputs), 'grad', 'outputs'),
+    handlesOf(list(inputs), 'grad', 'inputs'),
+    options.gradOutputs ? optionalHandlesOf(options.gradOutputs, 'grad', 'gradOutputs') : null,
     options.retainGraph ?? null,
     options.createGraph ?? false,
     options.allowUnused ?? false,
@@ -52,11 +60,11 @@ export function backward(
   options: { retainGraph?: boolean; createGraph?: boolean; inputs?: readonly Tensor[] } = {},
 ): void {
   native.backward(
-    outputs.map((each) => each.handle),
-    gradients?.map((each) => each?.handle ?? null) ?? null,
+    handlesOf(outputs, 'backward', 'outputs'),
+    gradients ? optionalHandlesOf(gradients, 'backward', 'gradients') : null,
     options.retainGraph ?? null,
     options.createGraph ?? false,
-    (options.inputs ?? []).map((each) => each.handle),
+    handlesOf(options.inputs ?? [], 'backward', 'inputs'),
   )
 }
 
@@ -140,23 +148,23 @@ export abstract class Function {
         const output = this.forward(context, ...(values as unknown as Inputs))
         isSingle = output instanceof Tensor
         return {
-          outputs: list(output).map((each) => each.handle),
-          saved: context.toSave.map((each) => each?.handle ?? null) as number[],
-          dirty: context.dirty.map((each) => each.handle),
-          nonDifferentiable: context.nonDifferentiable.map((each) => each.handle),
+          outputs: handlesOf(list(output), 'Function.forward', 'what it returns'),
+          saved: optionalHandlesOf(context.toSave, 'saveForBackward', 'each'),
+          dirty: handlesOf(context.dirty, 'markDirty', 'each'),
+          nonDifferentiable: handlesOf(context.nonDifferentiable, 'markNonDifferentiable', 'each'),
           materialize: context.materialize,
           backward: (gradients, saved) => {
             const inside = Object.assign(new FunctionContext(), { needsInputGrad: context.needsInputGrad })
             Object.assign(inside, ownFields(context))
             inside.saved = saved.map((handle) => (handle === null ? null : new Tensor(handle)))
             const found = this.backward(inside, ...gradients.map((handle) => (handle === null ? null : new Tensor(handle)) as Tensor))
-            const all = found === null || found instanceof Tensor ? [found] : found
+            const all = Array.isArray(found) ? found : [found as Tensor | null]
             if (all.length !== tensors.length) {
               throw new TypeError(
                 `Function.backward: expected a gradient or null for each of the ${tensors.length} tensor arguments, but received ${all.length}`,
               )
             }
-            return all.map((each) => each?.handle ?? null)
+            return optionalHandlesOf(all, 'Function.backward', 'each gradient')
           },
         }
       },
@@ -200,7 +208,7 @@ export function checkpoint<Inputs extends readonly Tensor[], Output extends Tens
       }
       return list(output).map((each) => each.handle)
     },
-    inputs.map((each) => each.handle),
+    handlesOf(inputs, 'checkpoint', 'inputs'),
     options.preserveRandomState ?? true,
   )
   const wrapped = outputs.map(wrap)

@@ -65,6 +65,7 @@ function kindOfArray(values: readonly unknown[]): number {
               : one === StringKind
                 ? StringsKind
                 : OtherKind
+    if (asArray === OtherKind) return OtherKind
     if (kind === -1 || kind === asArray) kind = asArray
     else if ((kind === TensorsKind && asArray === OptionalTensorsKind) || kind === OptionalTensorsKind)
       kind = asArray === TensorsKind || asArray === OptionalTensorsKind ? OptionalTensorsKind : OtherKind
@@ -151,8 +152,8 @@ export function camelCase(name: string): string {
 
 /** What a value becomes on its way to native code. */
 function lower(value: unknown): unknown {
-  if (typeof value !== 'object' || value === null) return value
   if (value instanceof Tensor) return value.handle
+  if (typeof value !== 'object' || value === null) return value
   if (Array.isArray(value)) {
     for (const item of value) {
       if (item instanceof Tensor) return value.map((each) => (each instanceof Tensor ? each.handle : each))
@@ -166,6 +167,7 @@ function lower(value: unknown): unknown {
 
 class Overload {
   readonly id: number
+  readonly returns: OperatorDescription['returns']
   readonly positional: readonly OperatorArgument[]
   readonly names: readonly string[]
   readonly isFactory: boolean
@@ -175,6 +177,7 @@ class Overload {
     readonly description: OperatorDescription,
   ) {
     this.id = description.id
+    this.returns = description.returns
     this.positional = description.arguments.filter((argument) => !argument.keywordOnly)
     this.names = description.arguments.map((argument) => camelCase(argument.name))
     this.isFactory = this.names.includes('pinMemory') && this.names.includes('dtype')
@@ -216,7 +219,11 @@ function isKeywords(value: unknown): value is Keywords {
 
 /** All overloads of one name. */
 export class Operator {
+  /** Which overload fits, by the number of positional arguments and their kinds. */
   private readonly byKinds = new Map<number, Overload>()
+  /** The same for one tensor alone, and for a tensor with one more argument: most calls are these. */
+  private unary: Overload | undefined
+  private readonly binary: (Overload | undefined)[] = new Array(16).fill(undefined)
   private found: Overload[] | undefined
   private missing: string[] = []
 
@@ -237,6 +244,20 @@ export class Operator {
       }
     }
     return this.found
+  }
+
+  /** call([self]) without the array. */
+  callUnary(self: Tensor): unknown {
+    const overload = this.unary
+    if (overload === undefined) return this.call([self])
+    return this.raise(overload, native.call(overload.id, self.handle), self)
+  }
+
+  /** call([self, value]) without the array. */
+  callBinary(self: Tensor, value: unknown): unknown {
+    const overload = this.binary[value instanceof Tensor ? TensorKind : kindOf(value)]
+    if (overload === undefined) return this.call([self, value])
+    return this.raise(overload, native.call(overload.id, self.handle, lower(value)), self)
   }
 
   call(values: readonly unknown[]): unknown {
@@ -273,9 +294,10 @@ export class Operator {
 
   /** Results as TypeScript objects. */
   private raise(overload: Overload, result: unknown, self: unknown): unknown {
-    const { returns, returnKinds, returnNames } = overload.description
+    const returns = overload.returns
     if (returns === 'tensor') return result === null ? null : wrap(result as number)
     if (returns === 'self') return self
+    const { returnKinds, returnNames } = overload.description
     if (returns === 'tensors') return (result as number[]).map(wrap)
     if (returns !== 'several') return result
     const several = (result as unknown[]).map((each, index) =>
@@ -303,6 +325,8 @@ export class Operator {
       throw this.mismatch(values, kinds, keywordKinds)
     }
     if (keywords === undefined) {
+      if (kinds[0] === TensorKind && kinds.length === 1) this.unary = overload
+      if (kinds[0] === TensorKind && kinds.length === 2 && !isKeywords(values[1])) this.binary[kinds[1]!] = overload
       if (values.length <= 6) {
         this.byKinds.set(
           kinds.reduce((key, kind) => key * 16 + kind, values.length),
@@ -398,9 +422,13 @@ export function installMethods(table: Readonly<Record<string, readonly [string, 
       configurable: true,
       writable: true,
       enumerable: false,
-      value: function (this: Tensor, ...values: unknown[]): unknown {
-        values.unshift(this)
-        return target.call(values)
+      value: function (this: Tensor, first?: unknown): unknown {
+        // `arguments`, not a rest parameter: no array for the common cases
+        // biome-ignore lint/complexity/noArguments: see above
+        const given = arguments
+        if (given.length === 0) return target.callUnary(this)
+        if (given.length === 1) return target.callBinary(this, first)
+        return target.call([this, ...given])
       },
     })
   }

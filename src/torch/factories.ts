@@ -26,17 +26,34 @@ function fromNested(nested: Nested<Value>, dtype: DType | null): Tensor {
   return wrap(native.fromTypedArray(packed.data, packed.shape, packed.dtype))
 }
 
+/** Values of a typed array in a shape. A complex dtype takes them as they are read out: pairs; or as real parts alone. */
+function fromFlat(data: TypedArray, shape: readonly number[], dtype: DType | null): Tensor {
+  if (dtype === null || !dtype.startsWith('complex')) return wrap(native.fromTypedArray(data, shape, dtype))
+  const elements = shape.reduce((product, size) => product * size, 1)
+  if (elements > 0 && data.length === 2 * elements) return wrap(native.fromTypedArray(data, [...shape, 2], dtype))
+  const real = wrap(native.fromTypedArray(data, shape, null))
+  try {
+    return real.to(dtype)
+  } finally {
+    real.dispose()
+  }
+}
+
+/** Where the options want the tensor. It is theirs: freed where something else is returned, or where that fails. */
 function finish(tensor: Tensor, options: TensorOptions): Tensor {
   let result = tensor
-  const device = options.device ?? 'cpu'
-  if (device !== 'cpu') {
-    result = tensor.to(device)
+  try {
+    const device = options.device ?? 'cpu'
+    if (device !== 'cpu') result = tensor.to(device)
+    else if (options.pinMemory) result = tensor.pinMemory()
+    if (options.requiresGrad) result.requiresGrad_()
+  } catch (error) {
+    if (result !== tensor) result.dispose()
     tensor.dispose()
-  } else if (options.pinMemory) {
-    result = tensor.pinMemory()
-    tensor.dispose()
+    throw error
   }
-  return options.requiresGrad ? result.requiresGrad_() : result
+  if (result !== tensor) tensor.dispose()
+  return result
 }
 
 /**
@@ -50,9 +67,14 @@ function finish(tensor: Tensor, options: TensorOptions): Tensor {
 export function tensor(data: TensorData, options: TensorOptions = {}): Tensor {
   const dtype = options.dtype ?? null
   if (data instanceof Tensor) {
-    return finish(data.detach().to({ ...(dtype === null ? {} : { dtype }), copy: true }), options)
+    const detached = data.detach()
+    try {
+      return finish(detached.to({ ...(dtype === null ? {} : { dtype }), copy: true }), options)
+    } finally {
+      detached.dispose()
+    }
   }
-  if (isTypedArray(data)) return finish(wrap(native.fromTypedArray(data, [data.length], dtype)), options)
+  if (isTypedArray(data)) return finish(fromFlat(data, [data.length], dtype), options)
   if (Array.isArray(data) && data.length > 0 && data.every(isTypedArray)) {
     const natural = dtype ?? dtypeOfTypedArray(data[0] as TypedArray)
     return finish(fromNested(data as unknown as Nested<Value>, natural), options)
@@ -65,9 +87,12 @@ function dtypeOfTypedArray(data: TypedArray): DType {
   return name as DType
 }
 
-/** A tensor of a shape with a copy of the typed array's values, row by row. */
+/**
+ * A tensor of a shape with a copy of the typed array's values, row by row. For a complex dtype the array holds pairs, as
+ * toTypedArray() gives them, or one real part for each element.
+ */
 export function fromTypedArray(data: TypedArray, shape: readonly number[], options: TensorOptions = {}): Tensor {
-  return finish(wrap(native.fromTypedArray(data, shape, options.dtype ?? null)), options)
+  return finish(fromFlat(data, shape, options.dtype ?? null), options)
 }
 
 function scalarDtype(value: Scalar): DType {

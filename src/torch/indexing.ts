@@ -1,6 +1,6 @@
-import { native } from './native.js'
+import { type Handle, native } from './native.js'
 import { packNested } from './nested.js'
-import { Tensor, wrap } from './tensor.js'
+import { Tensor } from './tensor.js'
 import type { Nested } from './types.js'
 
 /** Part of a dimension, as Python's `start:stop:step`. */
@@ -32,14 +32,22 @@ function parseSlice(operation: string, text: string): Slice {
   return new Slice(part(match[1]), part(match[2]), part(match[3]))
 }
 
-/** Indices as native code reads them: a flat list of codes and their values. See native/tensor_data.cpp. */
-export function encodeIndices(operation: string, indices: readonly Index[]): unknown[] {
+/**
+ * Runs a function with indices as native code reads them: a flat list of codes and their values (native/tensor_data.cpp).
+ * Tensors that arrays of indices become are freed when it returns.
+ */
+export function withIndices<T>(operation: string, indices: readonly Index[], run: (encoded: unknown[]) => T): T {
   const encoded: unknown[] = []
-  for (const index of indices) encodeOne(operation, index, encoded)
-  return encoded
+  const temporary: Handle[] = []
+  try {
+    for (const index of indices) encodeOne(operation, index, encoded, temporary)
+    return run(encoded)
+  } finally {
+    for (const handle of temporary) native.release(handle)
+  }
 }
 
-function encodeOne(operation: string, index: Index, encoded: unknown[]): void {
+function encodeOne(operation: string, index: Index, encoded: unknown[], temporary: Handle[]): void {
   if (typeof index === 'number') {
     if (!Number.isSafeInteger(index)) {
       throw new RangeError(`${operation}: expected an index to be a whole number, but received ${index}`)
@@ -48,12 +56,14 @@ function encodeOne(operation: string, index: Index, encoded: unknown[]): void {
   } else if (index === null) encoded.push(1)
   else if (index === '...') encoded.push(2)
   else if (typeof index === 'boolean') encoded.push(3, index)
-  else if (typeof index === 'string') encodeOne(operation, parseSlice(operation, index), encoded)
+  else if (typeof index === 'string') encodeOne(operation, parseSlice(operation, index), encoded, temporary)
   else if (index instanceof Slice) encoded.push(4, index.start, index.stop, index.step)
   else if (index instanceof Tensor) encoded.push(5, index.handle)
   else if (Array.isArray(index)) {
     const { data, shape, dtype } = packNested(operation, index as Nested<number>, { integers: true })
-    encoded.push(5, wrap(native.fromTypedArray(data, shape, dtype)).handle)
+    const handle = native.fromTypedArray(data, shape, dtype)
+    temporary.push(handle)
+    encoded.push(5, handle)
   } else {
     throw new TypeError(
       `${operation}: expected an index to be a number, slice, null, '...', boolean, tensor or array, but received ${typeof index}`,

@@ -59,7 +59,7 @@ export interface AutocastBefore {
 
 export interface FunctionForward {
   outputs: Handle[]
-  saved: Handle[]
+  saved: (Handle | null)[]
   dirty: Handle[]
   nonDifferentiable: Handle[]
   materialize: boolean
@@ -196,6 +196,13 @@ export interface Native {
   ): Handle
   tensorFromBytes(
     bytes: Uint8Array,
+    shape: readonly number[],
+    strides: readonly number[] | null,
+    storageOffset: number,
+    dtype: DType,
+  ): Handle
+  tensorFromStorage(
+    storage: Handle,
     shape: readonly number[],
     strides: readonly number[] | null,
     storageOffset: number,

@@ -471,6 +471,10 @@ export interface TensorMethods {
   cauchy_(median?: number, sigma?: number, options?: { generator?: Generator | null }): this
   cauchy_(options?: { median?: number; sigma?: number; generator?: Generator | null }): this
   /**
+   * aten::ccol_indices(Tensor(a) self) -> Tensor(a)
+   */
+  ccolIndices(): Tensor
+  /**
    * aten::ceil(Tensor self) -> Tensor
    */
   ceil(): Tensor
@@ -577,6 +581,14 @@ export interface TensorMethods {
    */
   clone(options?: { memoryFormat?: MemoryFormat | null }): Tensor
   /**
+   * aten::coalesce(Tensor(a) self) -> Tensor(a)
+   */
+  coalesce(): Tensor
+  /**
+   * aten::col_indices(Tensor(a) self) -> Tensor(a)
+   */
+  colIndices(): Tensor
+  /**
    * aten::combinations(Tensor self, int r=2, bool with_replacement=False) -> Tensor
    */
   combinations(r?: number, withReplacement?: boolean): Tensor
@@ -677,6 +689,10 @@ export interface TensorMethods {
   crossEntropyLoss(target: Tensor, weight?: Tensor | null, reduction?: number, ignoreIndex?: number, labelSmoothing?: number): Tensor
   crossEntropyLoss(target: Tensor, options?: { weight?: Tensor | null; reduction?: number; ignoreIndex?: number; labelSmoothing?: number }): Tensor
   /**
+   * aten::crow_indices(Tensor(a) self) -> Tensor(a)
+   */
+  crowIndices(): Tensor
+  /**
    * aten::cummax(Tensor self, int dim) -> (Tensor values, Tensor indices)
    */
   cummax(dim: number): [Tensor, Tensor] & { values: Tensor; indices: Tensor }
@@ -708,6 +724,10 @@ export interface TensorMethods {
    * aten::deg2rad_(Tensor(a!) self) -> Tensor(a!)
    */
   deg2rad_(): this
+  /**
+   * aten::dense_dim(Tensor self) -> int
+   */
+  denseDim(): number
   /**
    * aten::det(Tensor self) -> Tensor
    */
@@ -1293,6 +1313,14 @@ export interface TensorMethods {
    */
   indexAdd_(dim: number, index: Tensor, source: Tensor, options?: { alpha?: Scalar }): this
   /**
+   * aten::index_copy(Tensor self, int dim, Tensor index, Tensor source) -> Tensor
+   */
+  indexCopy(dim: number, index: Tensor, source: Tensor): Tensor
+  /**
+   * aten::index_copy_(Tensor(a!) self, int dim, Tensor index, Tensor source) -> Tensor(a!)
+   */
+  indexCopy_(dim: number, index: Tensor, source: Tensor): this
+  /**
    * aten::index_fill.int_Scalar(Tensor self, int dim, Tensor index, Scalar value) -> Tensor
    * aten::index_fill.int_Tensor(Tensor self, int dim, Tensor index, Tensor value) -> Tensor
    */
@@ -1327,6 +1355,10 @@ export interface TensorMethods {
    */
   indexSelect(dim: number, index: Tensor): Tensor
   /**
+   * aten::indices(Tensor(a) self) -> Tensor(a)
+   */
+  indices(): Tensor
+  /**
    * aten::inner(Tensor self, Tensor other) -> Tensor
    */
   inner(other: Tensor): Tensor
@@ -1334,6 +1366,10 @@ export interface TensorMethods {
    * aten::inverse(Tensor self) -> Tensor
    */
   inverse(): Tensor
+  /**
+   * aten::is_coalesced(Tensor self) -> bool
+   */
+  isCoalesced(): boolean
   /**
    * aten::is_complex(Tensor self) -> bool
    */
@@ -1900,6 +1936,13 @@ export interface TensorMethods {
    */
   nativeChannelShuffle(groups: number): Tensor
   /**
+   * aten::native_norm(Tensor self, Scalar p=2) -> Tensor
+   * aten::native_norm.ScalarOpt_dim_dtype(Tensor self, Scalar? p, int[1] dim, bool keepdim, ScalarType? dtype) -> Tensor
+   */
+  nativeNorm(p?: Scalar): Tensor
+  nativeNorm(options?: { p?: Scalar }): Tensor
+  nativeNorm(p: Scalar | null, dim: number | readonly number[], keepdim: boolean, dtype: DType | null): Tensor
+  /**
    * aten::ne.Scalar(Tensor self, Scalar other) -> Tensor
    * aten::ne.Tensor(Tensor self, Tensor other) -> Tensor
    */
@@ -2304,6 +2347,10 @@ export interface TensorMethods {
   round_(): this
   round_(options: { decimals: number }): this
   /**
+   * aten::row_indices(Tensor(a) self) -> Tensor(a)
+   */
+  rowIndices(): Tensor
+  /**
    * aten::rrelu(Tensor self, Scalar lower=0.125, Scalar upper=0.33333333333333331, bool training=False, Generator? generator=None) -> Tensor
    */
   rrelu(lower?: Scalar, upper?: Scalar, training?: boolean, generator?: Generator | null): Tensor
@@ -2511,6 +2558,18 @@ export interface TensorMethods {
   sort(dim?: number, descending?: boolean): [Tensor, Tensor] & { values: Tensor; indices: Tensor }
   sort(options?: { dim?: number; descending?: boolean }): [Tensor, Tensor] & { values: Tensor; indices: Tensor }
   sort(options: { stable: boolean | null; dim?: number; descending?: boolean }): [Tensor, Tensor] & { values: Tensor; indices: Tensor }
+  /**
+   * aten::sparse_dim(Tensor self) -> int
+   */
+  sparseDim(): number
+  /**
+   * aten::sparse_mask(Tensor self, Tensor mask) -> Tensor
+   */
+  sparseMask(mask: Tensor): Tensor
+  /**
+   * aten::sparse_sampled_addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor
+   */
+  sparseSampledAddmm(mat1: Tensor, mat2: Tensor, options?: { beta?: Scalar; alpha?: Scalar }): Tensor
   /**
    * aten::split.Tensor(Tensor(a -> *) self, SymInt split_size, int dim=0) -> Tensor(a)[]
    * aten::split.sizes(Tensor(a -> *) self, SymInt[] split_size, int dim=0) -> Tensor(a)[]
@@ -2722,6 +2781,26 @@ export interface TensorMethods {
   toSparse(options?: { layout?: Layout | null; blocksize?: number | readonly number[] | null; denseDim?: number | null }): Tensor
   toSparse(sparseDim: number): Tensor
   /**
+   * aten::to_sparse_bsc(Tensor self, int[2] blocksize, int? dense_dim=None) -> Tensor
+   */
+  toSparseBsc(blocksize: number | readonly number[], denseDim?: number | null): Tensor
+  toSparseBsc(blocksize: number | readonly number[], options?: { denseDim?: number | null }): Tensor
+  /**
+   * aten::to_sparse_bsr(Tensor self, int[2] blocksize, int? dense_dim=None) -> Tensor
+   */
+  toSparseBsr(blocksize: number | readonly number[], denseDim?: number | null): Tensor
+  toSparseBsr(blocksize: number | readonly number[], options?: { denseDim?: number | null }): Tensor
+  /**
+   * aten::to_sparse_csc(Tensor self, int? dense_dim=None) -> Tensor
+   */
+  toSparseCsc(denseDim?: number | null): Tensor
+  toSparseCsc(options?: { denseDim?: number | null }): Tensor
+  /**
+   * aten::to_sparse_csr(Tensor self, int? dense_dim=None) -> Tensor
+   */
+  toSparseCsr(denseDim?: number | null): Tensor
+  toSparseCsr(options?: { denseDim?: number | null }): Tensor
+  /**
    * aten::topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor values, Tensor indices)
    */
   topk(k: number, dim?: number, largest?: boolean, sorted?: boolean): [Tensor, Tensor] & { values: Tensor; indices: Tensor }
@@ -2848,6 +2927,10 @@ export interface TensorMethods {
    * aten::unsqueeze_(Tensor(a!) self, int dim) -> Tensor(a!)
    */
   unsqueeze_(dim: number): this
+  /**
+   * aten::values(Tensor(a) self) -> Tensor(a)
+   */
+  values(): Tensor
   /**
    * aten::var(Tensor self, bool unbiased=True) -> Tensor
    * aten::var.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> Tensor
@@ -3025,6 +3108,7 @@ installMethods({
   bucketize: ['aten::bucketize', 'Tensor'],
   cauchy: ['aten::cauchy', ''],
   cauchy_: ['aten::cauchy_', ''],
+  ccolIndices: ['aten::ccol_indices', ''],
   ceil: ['aten::ceil', ''],
   ceil_: ['aten::ceil_', ''],
   celu: ['aten::celu', ''],
@@ -3044,6 +3128,8 @@ installMethods({
   clip: ['aten::clip', ',Tensor'],
   clip_: ['aten::clip_', ',Tensor'],
   clone: ['aten::clone', ''],
+  coalesce: ['aten::coalesce', ''],
+  colIndices: ['aten::col_indices', ''],
   combinations: ['aten::combinations', ''],
   conj: ['aten::conj', ''],
   conjPhysical: ['aten::conj_physical', ''],
@@ -3065,6 +3151,7 @@ installMethods({
   cov: ['aten::cov', ''],
   cross: ['aten::cross', ''],
   crossEntropyLoss: ['aten::cross_entropy_loss', ''],
+  crowIndices: ['aten::crow_indices', ''],
   cummax: ['aten::cummax', ''],
   cummin: ['aten::cummin', ''],
   cumprod: ['aten::cumprod', ''],
@@ -3073,6 +3160,7 @@ installMethods({
   cumsum_: ['aten::cumsum_', ''],
   deg2rad: ['aten::deg2rad', ''],
   deg2rad_: ['aten::deg2rad_', ''],
+  denseDim: ['aten::dense_dim', ''],
   det: ['aten::det', ''],
   detach: ['aten::detach', ''],
   detach_: ['aten::detach_', ''],
@@ -3191,6 +3279,8 @@ installMethods({
   index: ['aten::index', 'Tensor'],
   indexAdd: ['aten::index_add', ''],
   indexAdd_: ['aten::index_add_', ''],
+  indexCopy: ['aten::index_copy', ''],
+  indexCopy_: ['aten::index_copy_', ''],
   indexFill: ['aten::index_fill', 'int_Scalar,int_Tensor'],
   indexFill_: ['aten::index_fill_', 'int_Scalar,int_Tensor'],
   indexPut: ['aten::index_put', ''],
@@ -3198,8 +3288,10 @@ installMethods({
   indexReduce: ['aten::index_reduce', ''],
   indexReduce_: ['aten::index_reduce_', ''],
   indexSelect: ['aten::index_select', ''],
+  indices: ['aten::indices', ''],
   inner: ['aten::inner', ''],
   inverse: ['aten::inverse', ''],
+  isCoalesced: ['aten::is_coalesced', ''],
   isComplex: ['aten::is_complex', ''],
   isConj: ['aten::is_conj', ''],
   isContiguous: ['aten::is_contiguous', ',memory_format'],
@@ -3318,6 +3410,7 @@ installMethods({
   nansum: ['aten::nansum', ''],
   narrow: ['aten::narrow', ',Tensor'],
   nativeChannelShuffle: ['aten::native_channel_shuffle', ''],
+  nativeNorm: ['aten::native_norm', ',ScalarOpt_dim_dtype'],
   ne: ['aten::ne', 'Scalar,Tensor'],
   ne_: ['aten::ne_', 'Scalar,Tensor'],
   neg: ['aten::neg', ''],
@@ -3397,6 +3490,7 @@ installMethods({
   rot90: ['aten::rot90', ''],
   round: ['aten::round', ',decimals'],
   round_: ['aten::round_', ',decimals'],
+  rowIndices: ['aten::row_indices', ''],
   rrelu: ['aten::rrelu', ''],
   rrelu_: ['aten::rrelu_', ''],
   rreluWithNoise: ['aten::rrelu_with_noise', ''],
@@ -3441,6 +3535,9 @@ installMethods({
   softplus: ['aten::softplus', ''],
   softshrink: ['aten::softshrink', ''],
   sort: ['aten::sort', ',stable'],
+  sparseDim: ['aten::sparse_dim', ''],
+  sparseMask: ['aten::sparse_mask', ''],
+  sparseSampledAddmm: ['aten::sparse_sampled_addmm', ''],
   split: ['aten::split', 'Tensor,sizes'],
   splitWithSizes: ['aten::split_with_sizes', ''],
   sqrt: ['aten::sqrt', ''],
@@ -3478,6 +3575,10 @@ installMethods({
   tile: ['aten::tile', ''],
   toDense: ['aten::to_dense', ''],
   toSparse: ['aten::to_sparse', ',sparse_dim'],
+  toSparseBsc: ['aten::to_sparse_bsc', ''],
+  toSparseBsr: ['aten::to_sparse_bsr', ''],
+  toSparseCsc: ['aten::to_sparse_csc', ''],
+  toSparseCsr: ['aten::to_sparse_csr', ''],
   topk: ['aten::topk', ''],
   trace: ['aten::trace', ''],
   transpose: ['aten::transpose', 'int'],
@@ -3505,6 +3606,7 @@ installMethods({
   unsafeSplitWithSizes: ['aten::unsafe_split_with_sizes', ''],
   unsqueeze: ['aten::unsqueeze', ''],
   unsqueeze_: ['aten::unsqueeze_', ''],
+  values: ['aten::values', ''],
   var: ['aten::var', ',correction,dim'],
   varMean: ['aten::var_mean', ',correction,dim'],
   vdot: ['aten::vdot', ''],
@@ -3527,11 +3629,23 @@ export const abs = asFunction<{
   (self: Tensor): Tensor
 }>('abs', 'aten::abs', [''])
 /**
+ * aten::abs_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const abs_ = asFunction<{
+  (self: Tensor): Tensor
+}>('abs_', 'aten::abs_', [''])
+/**
  * aten::absolute(Tensor self) -> Tensor
  */
 export const absolute = asFunction<{
   (self: Tensor): Tensor
 }>('absolute', 'aten::absolute', [''])
+/**
+ * aten::absolute_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const absolute_ = asFunction<{
+  (self: Tensor): Tensor
+}>('absolute_', 'aten::absolute_', [''])
 /**
  * aten::acos(Tensor self) -> Tensor
  */
@@ -3539,11 +3653,23 @@ export const acos = asFunction<{
   (self: Tensor): Tensor
 }>('acos', 'aten::acos', [''])
 /**
+ * aten::acos_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const acos_ = asFunction<{
+  (self: Tensor): Tensor
+}>('acos_', 'aten::acos_', [''])
+/**
  * aten::acosh(Tensor self) -> Tensor
  */
 export const acosh = asFunction<{
   (self: Tensor): Tensor
 }>('acosh', 'aten::acosh', [''])
+/**
+ * aten::acosh_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const acosh_ = asFunction<{
+  (self: Tensor): Tensor
+}>('acosh_', 'aten::acosh_', [''])
 /**
  * aten::adaptive_avg_pool1d(Tensor self, int[1] output_size) -> Tensor
  */
@@ -3590,11 +3716,26 @@ export const add = asFunction<{
   (self: Tensor, other: Tensor, options?: { alpha?: Scalar }): Tensor
 }>('add', 'aten::add', ['Scalar', 'Tensor'])
 /**
+ * aten::add_.Scalar(Tensor(a!) self, Scalar other, Scalar alpha=1) -> Tensor(a!)
+ * aten::add_.Tensor(Tensor(a!) self, Tensor other, *, Scalar alpha=1) -> Tensor(a!)
+ */
+export const add_ = asFunction<{
+  (self: Tensor, other: Scalar, alpha?: Scalar): Tensor
+  (self: Tensor, other: Scalar, options?: { alpha?: Scalar }): Tensor
+  (self: Tensor, other: Tensor, options?: { alpha?: Scalar }): Tensor
+}>('add_', 'aten::add_', ['Scalar', 'Tensor'])
+/**
  * aten::addbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor
  */
 export const addbmm = asFunction<{
   (self: Tensor, batch1: Tensor, batch2: Tensor, options?: { beta?: Scalar; alpha?: Scalar }): Tensor
 }>('addbmm', 'aten::addbmm', [''])
+/**
+ * aten::addbmm_(Tensor(a!) self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor(a!)
+ */
+export const addbmm_ = asFunction<{
+  (self: Tensor, batch1: Tensor, batch2: Tensor, options?: { beta?: Scalar; alpha?: Scalar }): Tensor
+}>('addbmm_', 'aten::addbmm_', [''])
 /**
  * aten::addcdiv(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor
  */
@@ -3602,11 +3743,23 @@ export const addcdiv = asFunction<{
   (self: Tensor, tensor1: Tensor, tensor2: Tensor, options?: { value?: Scalar }): Tensor
 }>('addcdiv', 'aten::addcdiv', [''])
 /**
+ * aten::addcdiv_(Tensor(a!) self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor(a!)
+ */
+export const addcdiv_ = asFunction<{
+  (self: Tensor, tensor1: Tensor, tensor2: Tensor, options?: { value?: Scalar }): Tensor
+}>('addcdiv_', 'aten::addcdiv_', [''])
+/**
  * aten::addcmul(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor
  */
 export const addcmul = asFunction<{
   (self: Tensor, tensor1: Tensor, tensor2: Tensor, options?: { value?: Scalar }): Tensor
 }>('addcmul', 'aten::addcmul', [''])
+/**
+ * aten::addcmul_(Tensor(a!) self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor(a!)
+ */
+export const addcmul_ = asFunction<{
+  (self: Tensor, tensor1: Tensor, tensor2: Tensor, options?: { value?: Scalar }): Tensor
+}>('addcmul_', 'aten::addcmul_', [''])
 /**
  * aten::addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor
  * aten::addmm.dtype(Tensor self, Tensor mat1, Tensor mat2, ScalarType out_dtype, *, Scalar beta=1, Scalar alpha=1) -> Tensor
@@ -3616,17 +3769,35 @@ export const addmm = asFunction<{
   (self: Tensor, mat1: Tensor, mat2: Tensor, outDtype: DType, options?: { beta?: Scalar; alpha?: Scalar }): Tensor
 }>('addmm', 'aten::addmm', ['', 'dtype'])
 /**
+ * aten::addmm_(Tensor(a!) self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor(a!)
+ */
+export const addmm_ = asFunction<{
+  (self: Tensor, mat1: Tensor, mat2: Tensor, options?: { beta?: Scalar; alpha?: Scalar }): Tensor
+}>('addmm_', 'aten::addmm_', [''])
+/**
  * aten::addmv(Tensor self, Tensor mat, Tensor vec, *, Scalar beta=1, Scalar alpha=1) -> Tensor
  */
 export const addmv = asFunction<{
   (self: Tensor, mat: Tensor, vec: Tensor, options?: { beta?: Scalar; alpha?: Scalar }): Tensor
 }>('addmv', 'aten::addmv', [''])
 /**
+ * aten::addmv_(Tensor(a!) self, Tensor mat, Tensor vec, *, Scalar beta=1, Scalar alpha=1) -> Tensor(a!)
+ */
+export const addmv_ = asFunction<{
+  (self: Tensor, mat: Tensor, vec: Tensor, options?: { beta?: Scalar; alpha?: Scalar }): Tensor
+}>('addmv_', 'aten::addmv_', [''])
+/**
  * aten::addr(Tensor self, Tensor vec1, Tensor vec2, *, Scalar beta=1, Scalar alpha=1) -> Tensor
  */
 export const addr = asFunction<{
   (self: Tensor, vec1: Tensor, vec2: Tensor, options?: { beta?: Scalar; alpha?: Scalar }): Tensor
 }>('addr', 'aten::addr', [''])
+/**
+ * aten::addr_(Tensor(a!) self, Tensor vec1, Tensor vec2, *, Scalar beta=1, Scalar alpha=1) -> Tensor(a!)
+ */
+export const addr_ = asFunction<{
+  (self: Tensor, vec1: Tensor, vec2: Tensor, options?: { beta?: Scalar; alpha?: Scalar }): Tensor
+}>('addr_', 'aten::addr_', [''])
 /**
  * aten::adjoint(Tensor(a) self) -> Tensor(a)
  */
@@ -3664,6 +3835,12 @@ export const allclose = asFunction<{
 export const alphaDropout = asFunction<{
   (input: Tensor, p: number, train: boolean): Tensor
 }>('alphaDropout', 'aten::alpha_dropout', [''])
+/**
+ * aten::alpha_dropout_(Tensor(a!) self, float p, bool train) -> Tensor(a!)
+ */
+export const alphaDropout_ = asFunction<{
+  (self: Tensor, p: number, train: boolean): Tensor
+}>('alphaDropout_', 'aten::alpha_dropout_', [''])
 /**
  * aten::amax(Tensor self, int[1] dim=[], bool keepdim=False) -> Tensor
  */
@@ -3709,11 +3886,23 @@ export const arccos = asFunction<{
   (self: Tensor): Tensor
 }>('arccos', 'aten::arccos', [''])
 /**
+ * aten::arccos_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const arccos_ = asFunction<{
+  (self: Tensor): Tensor
+}>('arccos_', 'aten::arccos_', [''])
+/**
  * aten::arccosh(Tensor self) -> Tensor
  */
 export const arccosh = asFunction<{
   (self: Tensor): Tensor
 }>('arccosh', 'aten::arccosh', [''])
+/**
+ * aten::arccosh_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const arccosh_ = asFunction<{
+  (self: Tensor): Tensor
+}>('arccosh_', 'aten::arccosh_', [''])
 /**
  * aten::arcsin(Tensor self) -> Tensor
  */
@@ -3721,11 +3910,23 @@ export const arcsin = asFunction<{
   (self: Tensor): Tensor
 }>('arcsin', 'aten::arcsin', [''])
 /**
+ * aten::arcsin_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const arcsin_ = asFunction<{
+  (self: Tensor): Tensor
+}>('arcsin_', 'aten::arcsin_', [''])
+/**
  * aten::arcsinh(Tensor self) -> Tensor
  */
 export const arcsinh = asFunction<{
   (self: Tensor): Tensor
 }>('arcsinh', 'aten::arcsinh', [''])
+/**
+ * aten::arcsinh_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const arcsinh_ = asFunction<{
+  (self: Tensor): Tensor
+}>('arcsinh_', 'aten::arcsinh_', [''])
 /**
  * aten::arctan(Tensor self) -> Tensor
  */
@@ -3739,11 +3940,29 @@ export const arctan2 = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('arctan2', 'aten::arctan2', [''])
 /**
+ * aten::arctan2_(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const arctan2_ = asFunction<{
+  (self: Tensor, other: Tensor): Tensor
+}>('arctan2_', 'aten::arctan2_', [''])
+/**
+ * aten::arctan_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const arctan_ = asFunction<{
+  (self: Tensor): Tensor
+}>('arctan_', 'aten::arctan_', [''])
+/**
  * aten::arctanh(Tensor self) -> Tensor
  */
 export const arctanh = asFunction<{
   (self: Tensor): Tensor
 }>('arctanh', 'aten::arctanh', [''])
+/**
+ * aten::arctanh_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const arctanh_ = asFunction<{
+  (self: Tensor): Tensor
+}>('arctanh_', 'aten::arctanh_', [''])
 /**
  * aten::argmax(Tensor self, int? dim=None, bool keepdim=False) -> Tensor
  */
@@ -3781,6 +4000,13 @@ export const asStrided = asFunction<{
   (self: Tensor, size: readonly number[], stride: readonly number[], options?: { storageOffset?: number | null }): Tensor
 }>('asStrided', 'aten::as_strided', [''])
 /**
+ * aten::as_strided_(Tensor(a!) self, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None) -> Tensor(a!)
+ */
+export const asStrided_ = asFunction<{
+  (self: Tensor, size: readonly number[], stride: readonly number[], storageOffset?: number | null): Tensor
+  (self: Tensor, size: readonly number[], stride: readonly number[], options?: { storageOffset?: number | null }): Tensor
+}>('asStrided_', 'aten::as_strided_', [''])
+/**
  * aten::as_strided_scatter(Tensor self, Tensor src, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None) -> Tensor
  */
 export const asStridedScatter = asFunction<{
@@ -3794,11 +4020,23 @@ export const asin = asFunction<{
   (self: Tensor): Tensor
 }>('asin', 'aten::asin', [''])
 /**
+ * aten::asin_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const asin_ = asFunction<{
+  (self: Tensor): Tensor
+}>('asin_', 'aten::asin_', [''])
+/**
  * aten::asinh(Tensor self) -> Tensor
  */
 export const asinh = asFunction<{
   (self: Tensor): Tensor
 }>('asinh', 'aten::asinh', [''])
+/**
+ * aten::asinh_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const asinh_ = asFunction<{
+  (self: Tensor): Tensor
+}>('asinh_', 'aten::asinh_', [''])
 /**
  * aten::atan(Tensor self) -> Tensor
  */
@@ -3812,11 +4050,29 @@ export const atan2 = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('atan2', 'aten::atan2', [''])
 /**
+ * aten::atan2_(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const atan2_ = asFunction<{
+  (self: Tensor, other: Tensor): Tensor
+}>('atan2_', 'aten::atan2_', [''])
+/**
+ * aten::atan_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const atan_ = asFunction<{
+  (self: Tensor): Tensor
+}>('atan_', 'aten::atan_', [''])
+/**
  * aten::atanh(Tensor self) -> Tensor
  */
 export const atanh = asFunction<{
   (self: Tensor): Tensor
 }>('atanh', 'aten::atanh', [''])
+/**
+ * aten::atanh_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const atanh_ = asFunction<{
+  (self: Tensor): Tensor
+}>('atanh_', 'aten::atanh_', [''])
 /**
  * aten::atleast_1d(Tensor self) -> Tensor
  * aten::atleast_1d.Sequence(Tensor[] tensors) -> Tensor[]
@@ -3871,6 +4127,12 @@ export const baddbmm = asFunction<{
   (self: Tensor, batch1: Tensor, batch2: Tensor, outDtype: DType, options?: { beta?: Scalar; alpha?: Scalar }): Tensor
 }>('baddbmm', 'aten::baddbmm', ['', 'dtype'])
 /**
+ * aten::baddbmm_(Tensor(a!) self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor(a!)
+ */
+export const baddbmm_ = asFunction<{
+  (self: Tensor, batch1: Tensor, batch2: Tensor, options?: { beta?: Scalar; alpha?: Scalar }): Tensor
+}>('baddbmm_', 'aten::baddbmm_', [''])
+/**
  * aten::bartlett_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
  * aten::bartlett_window.periodic(int window_length, bool periodic, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
  */
@@ -3894,6 +4156,15 @@ export const bernoulli = asFunction<{
   (self: Tensor, p: Tensor, options?: { generator?: Generator | null }): Tensor
   (self: Tensor, p: number, options?: { generator?: Generator | null }): Tensor
 }>('bernoulli', 'aten::bernoulli', ['', 'Tensor', 'p'])
+/**
+ * aten::bernoulli_.float(Tensor(a!) self, float p=0.5, *, Generator? generator=None) -> Tensor(a!)
+ * aten::bernoulli_.Tensor(Tensor(a!) self, Tensor p, *, Generator? generator=None) -> Tensor(a!)
+ */
+export const bernoulli_ = asFunction<{
+  (self: Tensor, p?: number, options?: { generator?: Generator | null }): Tensor
+  (self: Tensor, options?: { p?: number; generator?: Generator | null }): Tensor
+  (self: Tensor, p: Tensor, options?: { generator?: Generator | null }): Tensor
+}>('bernoulli_', 'aten::bernoulli_', ['float', 'Tensor'])
 /**
  * aten::bilinear(Tensor input1, Tensor input2, Tensor weight, Tensor? bias=None) -> Tensor
  */
@@ -3940,6 +4211,14 @@ export const bitwiseAnd = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('bitwiseAnd', 'aten::bitwise_and', ['Scalar', 'Scalar_Tensor', 'Tensor'])
 /**
+ * aten::bitwise_and_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
+ * aten::bitwise_and_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const bitwiseAnd_ = asFunction<{
+  (self: Tensor, other: Scalar): Tensor
+  (self: Tensor, other: Tensor): Tensor
+}>('bitwiseAnd_', 'aten::bitwise_and_', ['Scalar', 'Tensor'])
+/**
  * aten::bitwise_left_shift.Scalar_Tensor(Scalar self, Tensor other) -> Tensor
  * aten::bitwise_left_shift.Tensor(Tensor self, Tensor other) -> Tensor
  * aten::bitwise_left_shift.Tensor_Scalar(Tensor self, Scalar other) -> Tensor
@@ -3950,11 +4229,25 @@ export const bitwiseLeftShift = asFunction<{
   (self: Tensor, other: Scalar): Tensor
 }>('bitwiseLeftShift', 'aten::bitwise_left_shift', ['Scalar_Tensor', 'Tensor', 'Tensor_Scalar'])
 /**
+ * aten::bitwise_left_shift_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ * aten::bitwise_left_shift_.Tensor_Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
+ */
+export const bitwiseLeftShift_ = asFunction<{
+  (self: Tensor, other: Tensor): Tensor
+  (self: Tensor, other: Scalar): Tensor
+}>('bitwiseLeftShift_', 'aten::bitwise_left_shift_', ['Tensor', 'Tensor_Scalar'])
+/**
  * aten::bitwise_not(Tensor self) -> Tensor
  */
 export const bitwiseNot = asFunction<{
   (self: Tensor): Tensor
 }>('bitwiseNot', 'aten::bitwise_not', [''])
+/**
+ * aten::bitwise_not_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const bitwiseNot_ = asFunction<{
+  (self: Tensor): Tensor
+}>('bitwiseNot_', 'aten::bitwise_not_', [''])
 /**
  * aten::bitwise_or.Scalar(Tensor self, Scalar other) -> Tensor
  * aten::bitwise_or.Scalar_Tensor(Scalar self, Tensor other) -> Tensor
@@ -3966,6 +4259,14 @@ export const bitwiseOr = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('bitwiseOr', 'aten::bitwise_or', ['Scalar', 'Scalar_Tensor', 'Tensor'])
 /**
+ * aten::bitwise_or_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
+ * aten::bitwise_or_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const bitwiseOr_ = asFunction<{
+  (self: Tensor, other: Scalar): Tensor
+  (self: Tensor, other: Tensor): Tensor
+}>('bitwiseOr_', 'aten::bitwise_or_', ['Scalar', 'Tensor'])
+/**
  * aten::bitwise_right_shift.Scalar_Tensor(Scalar self, Tensor other) -> Tensor
  * aten::bitwise_right_shift.Tensor(Tensor self, Tensor other) -> Tensor
  * aten::bitwise_right_shift.Tensor_Scalar(Tensor self, Scalar other) -> Tensor
@@ -3976,6 +4277,14 @@ export const bitwiseRightShift = asFunction<{
   (self: Tensor, other: Scalar): Tensor
 }>('bitwiseRightShift', 'aten::bitwise_right_shift', ['Scalar_Tensor', 'Tensor', 'Tensor_Scalar'])
 /**
+ * aten::bitwise_right_shift_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ * aten::bitwise_right_shift_.Tensor_Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
+ */
+export const bitwiseRightShift_ = asFunction<{
+  (self: Tensor, other: Tensor): Tensor
+  (self: Tensor, other: Scalar): Tensor
+}>('bitwiseRightShift_', 'aten::bitwise_right_shift_', ['Tensor', 'Tensor_Scalar'])
+/**
  * aten::bitwise_xor.Scalar(Tensor self, Scalar other) -> Tensor
  * aten::bitwise_xor.Scalar_Tensor(Scalar self, Tensor other) -> Tensor
  * aten::bitwise_xor.Tensor(Tensor self, Tensor other) -> Tensor
@@ -3985,6 +4294,14 @@ export const bitwiseXor = asFunction<{
   (self: Scalar, other: Tensor): Tensor
   (self: Tensor, other: Tensor): Tensor
 }>('bitwiseXor', 'aten::bitwise_xor', ['Scalar', 'Scalar_Tensor', 'Tensor'])
+/**
+ * aten::bitwise_xor_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
+ * aten::bitwise_xor_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const bitwiseXor_ = asFunction<{
+  (self: Tensor, other: Scalar): Tensor
+  (self: Tensor, other: Tensor): Tensor
+}>('bitwiseXor_', 'aten::bitwise_xor_', ['Scalar', 'Tensor'])
 /**
  * aten::blackman_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
  * aten::blackman_window.periodic(int window_length, bool periodic, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
@@ -4048,6 +4365,19 @@ export const cauchy = asFunction<{
   (self: Tensor, options?: { median?: number; sigma?: number; generator?: Generator | null }): Tensor
 }>('cauchy', 'aten::cauchy', [''])
 /**
+ * aten::cauchy_(Tensor(a!) self, float median=0., float sigma=1., *, Generator? generator=None) -> Tensor(a!)
+ */
+export const cauchy_ = asFunction<{
+  (self: Tensor, median?: number, sigma?: number, options?: { generator?: Generator | null }): Tensor
+  (self: Tensor, options?: { median?: number; sigma?: number; generator?: Generator | null }): Tensor
+}>('cauchy_', 'aten::cauchy_', [''])
+/**
+ * aten::ccol_indices(Tensor(a) self) -> Tensor(a)
+ */
+export const ccolIndices = asFunction<{
+  (self: Tensor): Tensor
+}>('ccolIndices', 'aten::ccol_indices', [''])
+/**
  * aten::cdist(Tensor x1, Tensor x2, float p=2., int? compute_mode=None) -> Tensor
  */
 export const cdist = asFunction<{
@@ -4061,12 +4391,25 @@ export const ceil = asFunction<{
   (self: Tensor): Tensor
 }>('ceil', 'aten::ceil', [''])
 /**
+ * aten::ceil_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const ceil_ = asFunction<{
+  (self: Tensor): Tensor
+}>('ceil_', 'aten::ceil_', [''])
+/**
  * aten::celu(Tensor self, Scalar alpha=1.) -> Tensor
  */
 export const celu = asFunction<{
   (self: Tensor, alpha?: Scalar): Tensor
   (self: Tensor, options?: { alpha?: Scalar }): Tensor
 }>('celu', 'aten::celu', [''])
+/**
+ * aten::celu_(Tensor(a!) self, Scalar alpha=1.) -> Tensor(a!)
+ */
+export const celu_ = asFunction<{
+  (self: Tensor, alpha?: Scalar): Tensor
+  (self: Tensor, options?: { alpha?: Scalar }): Tensor
+}>('celu_', 'aten::celu_', [''])
 /**
  * aten::chain_matmul(Tensor[] matrices) -> Tensor
  */
@@ -4124,6 +4467,16 @@ export const clamp = asFunction<{
   (self: Tensor, options?: { min?: Tensor | null; max?: Tensor | null }): Tensor
 }>('clamp', 'aten::clamp', ['', 'Tensor'])
 /**
+ * aten::clamp_(Tensor(a!) self, Scalar? min=None, Scalar? max=None) -> Tensor(a!)
+ * aten::clamp_.Tensor(Tensor(a!) self, Tensor? min=None, Tensor? max=None) -> Tensor(a!)
+ */
+export const clamp_ = asFunction<{
+  (self: Tensor, min?: Scalar | null, max?: Scalar | null): Tensor
+  (self: Tensor, options?: { min?: Scalar | null; max?: Scalar | null }): Tensor
+  (self: Tensor, min?: Tensor | null, max?: Tensor | null): Tensor
+  (self: Tensor, options?: { min?: Tensor | null; max?: Tensor | null }): Tensor
+}>('clamp_', 'aten::clamp_', ['', 'Tensor'])
+/**
  * aten::clamp_max(Tensor self, Scalar max) -> Tensor
  * aten::clamp_max.Tensor(Tensor self, Tensor max) -> Tensor
  */
@@ -4132,6 +4485,14 @@ export const clampMax = asFunction<{
   (self: Tensor, max: Tensor): Tensor
 }>('clampMax', 'aten::clamp_max', ['', 'Tensor'])
 /**
+ * aten::clamp_max_(Tensor(a!) self, Scalar max) -> Tensor(a!)
+ * aten::clamp_max_.Tensor(Tensor(a!) self, Tensor max) -> Tensor(a!)
+ */
+export const clampMax_ = asFunction<{
+  (self: Tensor, max: Scalar): Tensor
+  (self: Tensor, max: Tensor): Tensor
+}>('clampMax_', 'aten::clamp_max_', ['', 'Tensor'])
+/**
  * aten::clamp_min(Tensor self, Scalar min) -> Tensor
  * aten::clamp_min.Tensor(Tensor self, Tensor min) -> Tensor
  */
@@ -4139,6 +4500,14 @@ export const clampMin = asFunction<{
   (self: Tensor, min: Scalar): Tensor
   (self: Tensor, min: Tensor): Tensor
 }>('clampMin', 'aten::clamp_min', ['', 'Tensor'])
+/**
+ * aten::clamp_min_(Tensor(a!) self, Scalar min) -> Tensor(a!)
+ * aten::clamp_min_.Tensor(Tensor(a!) self, Tensor min) -> Tensor(a!)
+ */
+export const clampMin_ = asFunction<{
+  (self: Tensor, min: Scalar): Tensor
+  (self: Tensor, min: Tensor): Tensor
+}>('clampMin_', 'aten::clamp_min_', ['', 'Tensor'])
 /**
  * aten::clip(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor
  * aten::clip.Tensor(Tensor self, Tensor? min=None, Tensor? max=None) -> Tensor
@@ -4150,11 +4519,33 @@ export const clip = asFunction<{
   (self: Tensor, options?: { min?: Tensor | null; max?: Tensor | null }): Tensor
 }>('clip', 'aten::clip', ['', 'Tensor'])
 /**
+ * aten::clip_(Tensor(a!) self, Scalar? min=None, Scalar? max=None) -> Tensor(a!)
+ * aten::clip_.Tensor(Tensor(a!) self, Tensor? min=None, Tensor? max=None) -> Tensor(a!)
+ */
+export const clip_ = asFunction<{
+  (self: Tensor, min?: Scalar | null, max?: Scalar | null): Tensor
+  (self: Tensor, options?: { min?: Scalar | null; max?: Scalar | null }): Tensor
+  (self: Tensor, min?: Tensor | null, max?: Tensor | null): Tensor
+  (self: Tensor, options?: { min?: Tensor | null; max?: Tensor | null }): Tensor
+}>('clip_', 'aten::clip_', ['', 'Tensor'])
+/**
  * aten::clone(Tensor self, *, MemoryFormat? memory_format=None) -> Tensor
  */
 export const clone = asFunction<{
   (self: Tensor, options?: { memoryFormat?: MemoryFormat | null }): Tensor
 }>('clone', 'aten::clone', [''])
+/**
+ * aten::coalesce(Tensor(a) self) -> Tensor(a)
+ */
+export const coalesce = asFunction<{
+  (self: Tensor): Tensor
+}>('coalesce', 'aten::coalesce', [''])
+/**
+ * aten::col_indices(Tensor(a) self) -> Tensor(a)
+ */
+export const colIndices = asFunction<{
+  (self: Tensor): Tensor
+}>('colIndices', 'aten::col_indices', [''])
 /**
  * aten::column_stack(Tensor[] tensors) -> Tensor
  */
@@ -4200,6 +4591,12 @@ export const conj = asFunction<{
 export const conjPhysical = asFunction<{
   (self: Tensor): Tensor
 }>('conjPhysical', 'aten::conj_physical', [''])
+/**
+ * aten::conj_physical_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const conjPhysical_ = asFunction<{
+  (self: Tensor): Tensor
+}>('conjPhysical_', 'aten::conj_physical_', [''])
 /**
  * aten::constant_pad_nd(Tensor self, SymInt[] pad, Scalar value=0) -> Tensor
  */
@@ -4291,6 +4688,13 @@ export const copy = asFunction<{
   (self: Tensor, src: Tensor, options?: { nonBlocking?: boolean }): Tensor
 }>('copy', 'aten::copy', [''])
 /**
+ * aten::copy_(Tensor(a!) self, Tensor src, bool non_blocking=False) -> Tensor(a!)
+ */
+export const copy_ = asFunction<{
+  (self: Tensor, src: Tensor, nonBlocking?: boolean): Tensor
+  (self: Tensor, src: Tensor, options?: { nonBlocking?: boolean }): Tensor
+}>('copy_', 'aten::copy_', [''])
+/**
  * aten::copy_sparse_to_sparse(Tensor self, Tensor src, bool non_blocking=False) -> Tensor
  */
 export const copySparseToSparse = asFunction<{
@@ -4306,6 +4710,14 @@ export const copysign = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('copysign', 'aten::copysign', ['Scalar', 'Tensor'])
 /**
+ * aten::copysign_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
+ * aten::copysign_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const copysign_ = asFunction<{
+  (self: Tensor, other: Scalar): Tensor
+  (self: Tensor, other: Tensor): Tensor
+}>('copysign_', 'aten::copysign_', ['Scalar', 'Tensor'])
+/**
  * aten::corrcoef(Tensor self) -> Tensor
  */
 export const corrcoef = asFunction<{
@@ -4318,11 +4730,23 @@ export const cos = asFunction<{
   (self: Tensor): Tensor
 }>('cos', 'aten::cos', [''])
 /**
+ * aten::cos_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const cos_ = asFunction<{
+  (self: Tensor): Tensor
+}>('cos_', 'aten::cos_', [''])
+/**
  * aten::cosh(Tensor self) -> Tensor
  */
 export const cosh = asFunction<{
   (self: Tensor): Tensor
 }>('cosh', 'aten::cosh', [''])
+/**
+ * aten::cosh_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const cosh_ = asFunction<{
+  (self: Tensor): Tensor
+}>('cosh_', 'aten::cosh_', [''])
 /**
  * aten::cosine_embedding_loss(Tensor input1, Tensor input2, Tensor target, float margin=0., int reduction=1) -> Tensor
  */
@@ -4367,6 +4791,12 @@ export const crossEntropyLoss = asFunction<{
   (self: Tensor, target: Tensor, options?: { weight?: Tensor | null; reduction?: number; ignoreIndex?: number; labelSmoothing?: number }): Tensor
 }>('crossEntropyLoss', 'aten::cross_entropy_loss', [''])
 /**
+ * aten::crow_indices(Tensor(a) self) -> Tensor(a)
+ */
+export const crowIndices = asFunction<{
+  (self: Tensor): Tensor
+}>('crowIndices', 'aten::crow_indices', [''])
+/**
  * aten::ctc_loss.IntList(Tensor log_probs, Tensor targets, int[] input_lengths, int[] target_lengths, int blank=0, int reduction=1, bool zero_infinity=False) -> Tensor
  * aten::ctc_loss.Tensor(Tensor log_probs, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank=0, int reduction=1, bool zero_infinity=False) -> Tensor
  */
@@ -4395,11 +4825,23 @@ export const cumprod = asFunction<{
   (self: Tensor, dim: number, options?: { dtype?: DType | null }): Tensor
 }>('cumprod', 'aten::cumprod', [''])
 /**
+ * aten::cumprod_(Tensor(a!) self, int dim, *, ScalarType? dtype=None) -> Tensor(a!)
+ */
+export const cumprod_ = asFunction<{
+  (self: Tensor, dim: number, options?: { dtype?: DType | null }): Tensor
+}>('cumprod_', 'aten::cumprod_', [''])
+/**
  * aten::cumsum(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor
  */
 export const cumsum = asFunction<{
   (self: Tensor, dim: number, options?: { dtype?: DType | null }): Tensor
 }>('cumsum', 'aten::cumsum', [''])
+/**
+ * aten::cumsum_(Tensor(a!) self, int dim, *, ScalarType? dtype=None) -> Tensor(a!)
+ */
+export const cumsum_ = asFunction<{
+  (self: Tensor, dim: number, options?: { dtype?: DType | null }): Tensor
+}>('cumsum_', 'aten::cumsum_', [''])
 /**
  * aten::cumulative_trapezoid.dx(Tensor y, *, Scalar dx=1, int dim=-1) -> Tensor
  * aten::cumulative_trapezoid.x(Tensor y, Tensor x, *, int dim=-1) -> Tensor
@@ -4415,6 +4857,18 @@ export const deg2rad = asFunction<{
   (self: Tensor): Tensor
 }>('deg2rad', 'aten::deg2rad', [''])
 /**
+ * aten::deg2rad_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const deg2rad_ = asFunction<{
+  (self: Tensor): Tensor
+}>('deg2rad_', 'aten::deg2rad_', [''])
+/**
+ * aten::dense_dim(Tensor self) -> int
+ */
+export const denseDim = asFunction<{
+  (self: Tensor): number
+}>('denseDim', 'aten::dense_dim', [''])
+/**
  * aten::det(Tensor self) -> Tensor
  */
 export const det = asFunction<{
@@ -4426,6 +4880,12 @@ export const det = asFunction<{
 export const detach = asFunction<{
   (self: Tensor): Tensor
 }>('detach', 'aten::detach', [''])
+/**
+ * aten::detach_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const detach_ = asFunction<{
+  (self: Tensor): Tensor
+}>('detach_', 'aten::detach_', [''])
 /**
  * aten::diag(Tensor self, int diagonal=0) -> Tensor
  */
@@ -4475,6 +4935,12 @@ export const digamma = asFunction<{
   (self: Tensor): Tensor
 }>('digamma', 'aten::digamma', [''])
 /**
+ * aten::digamma_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const digamma_ = asFunction<{
+  (self: Tensor): Tensor
+}>('digamma_', 'aten::digamma_', [''])
+/**
  * aten::dist(Tensor self, Tensor other, Scalar p=2) -> Tensor
  */
 export const dist = asFunction<{
@@ -4494,6 +4960,18 @@ export const div = asFunction<{
   (self: Tensor, other: Tensor, options: { roundingMode: string | null }): Tensor
 }>('div', 'aten::div', ['Scalar', 'Tensor', 'Scalar_mode', 'Tensor_mode'])
 /**
+ * aten::div_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
+ * aten::div_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ * aten::div_.Scalar_mode(Tensor(a!) self, Scalar other, *, str? rounding_mode) -> Tensor(a!)
+ * aten::div_.Tensor_mode(Tensor(a!) self, Tensor other, *, str? rounding_mode) -> Tensor(a!)
+ */
+export const div_ = asFunction<{
+  (self: Tensor, other: Scalar): Tensor
+  (self: Tensor, other: Tensor): Tensor
+  (self: Tensor, other: Scalar, options: { roundingMode: string | null }): Tensor
+  (self: Tensor, other: Tensor, options: { roundingMode: string | null }): Tensor
+}>('div_', 'aten::div_', ['Scalar', 'Tensor', 'Scalar_mode', 'Tensor_mode'])
+/**
  * aten::divide.Scalar(Tensor self, Scalar other) -> Tensor
  * aten::divide.Tensor(Tensor self, Tensor other) -> Tensor
  * aten::divide.Scalar_mode(Tensor self, Scalar other, *, str? rounding_mode) -> Tensor
@@ -4506,6 +4984,18 @@ export const divide = asFunction<{
   (self: Tensor, other: Tensor, options: { roundingMode: string | null }): Tensor
 }>('divide', 'aten::divide', ['Scalar', 'Tensor', 'Scalar_mode', 'Tensor_mode'])
 /**
+ * aten::divide_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
+ * aten::divide_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ * aten::divide_.Scalar_mode(Tensor(a!) self, Scalar other, *, str? rounding_mode) -> Tensor(a!)
+ * aten::divide_.Tensor_mode(Tensor(a!) self, Tensor other, *, str? rounding_mode) -> Tensor(a!)
+ */
+export const divide_ = asFunction<{
+  (self: Tensor, other: Scalar): Tensor
+  (self: Tensor, other: Tensor): Tensor
+  (self: Tensor, other: Scalar, options: { roundingMode: string | null }): Tensor
+  (self: Tensor, other: Tensor, options: { roundingMode: string | null }): Tensor
+}>('divide_', 'aten::divide_', ['Scalar', 'Tensor', 'Scalar_mode', 'Tensor_mode'])
+/**
  * aten::dot(Tensor self, Tensor tensor) -> Tensor
  */
 export const dot = asFunction<{
@@ -4517,6 +5007,12 @@ export const dot = asFunction<{
 export const dropout = asFunction<{
   (input: Tensor, p: number, train: boolean): Tensor
 }>('dropout', 'aten::dropout', [''])
+/**
+ * aten::dropout_(Tensor(a!) self, float p, bool train) -> Tensor(a!)
+ */
+export const dropout_ = asFunction<{
+  (self: Tensor, p: number, train: boolean): Tensor
+}>('dropout_', 'aten::dropout_', [''])
 /**
  * aten::dsplit.array(Tensor(a -> *) self, int[] indices) -> Tensor(a)[]
  * aten::dsplit.int(Tensor(a -> *) self, int sections) -> Tensor(a)[]
@@ -4544,6 +5040,13 @@ export const elu = asFunction<{
   (self: Tensor, alpha?: Scalar, scale?: Scalar, inputScale?: Scalar): Tensor
   (self: Tensor, options?: { alpha?: Scalar; scale?: Scalar; inputScale?: Scalar }): Tensor
 }>('elu', 'aten::elu', [''])
+/**
+ * aten::elu_(Tensor(a!) self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor(a!)
+ */
+export const elu_ = asFunction<{
+  (self: Tensor, alpha?: Scalar, scale?: Scalar, inputScale?: Scalar): Tensor
+  (self: Tensor, options?: { alpha?: Scalar; scale?: Scalar; inputScale?: Scalar }): Tensor
+}>('elu_', 'aten::elu_', [''])
 /**
  * aten::embedding(Tensor weight, Tensor indices, SymInt padding_idx=-1, bool scale_grad_by_freq=False, bool sparse=False) -> Tensor
  */
@@ -4600,6 +5103,14 @@ export const eq = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('eq', 'aten::eq', ['Scalar', 'Tensor'])
 /**
+ * aten::eq_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
+ * aten::eq_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const eq_ = asFunction<{
+  (self: Tensor, other: Scalar): Tensor
+  (self: Tensor, other: Tensor): Tensor
+}>('eq_', 'aten::eq_', ['Scalar', 'Tensor'])
+/**
  * aten::equal(Tensor self, Tensor other) -> bool
  */
 export const equal = asFunction<{
@@ -4612,17 +5123,35 @@ export const erf = asFunction<{
   (self: Tensor): Tensor
 }>('erf', 'aten::erf', [''])
 /**
+ * aten::erf_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const erf_ = asFunction<{
+  (self: Tensor): Tensor
+}>('erf_', 'aten::erf_', [''])
+/**
  * aten::erfc(Tensor self) -> Tensor
  */
 export const erfc = asFunction<{
   (self: Tensor): Tensor
 }>('erfc', 'aten::erfc', [''])
 /**
+ * aten::erfc_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const erfc_ = asFunction<{
+  (self: Tensor): Tensor
+}>('erfc_', 'aten::erfc_', [''])
+/**
  * aten::erfinv(Tensor self) -> Tensor
  */
 export const erfinv = asFunction<{
   (self: Tensor): Tensor
 }>('erfinv', 'aten::erfinv', [''])
+/**
+ * aten::erfinv_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const erfinv_ = asFunction<{
+  (self: Tensor): Tensor
+}>('erfinv_', 'aten::erfinv_', [''])
 /**
  * aten::exp(Tensor self) -> Tensor
  */
@@ -4635,6 +5164,18 @@ export const exp = asFunction<{
 export const exp2 = asFunction<{
   (self: Tensor): Tensor
 }>('exp2', 'aten::exp2', [''])
+/**
+ * aten::exp2_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const exp2_ = asFunction<{
+  (self: Tensor): Tensor
+}>('exp2_', 'aten::exp2_', [''])
+/**
+ * aten::exp_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const exp_ = asFunction<{
+  (self: Tensor): Tensor
+}>('exp_', 'aten::exp_', [''])
 /**
  * aten::expand(Tensor(a) self, SymInt[] size, *, bool implicit=False) -> Tensor(a)
  */
@@ -4654,12 +5195,25 @@ export const expm1 = asFunction<{
   (self: Tensor): Tensor
 }>('expm1', 'aten::expm1', [''])
 /**
+ * aten::expm1_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const expm1_ = asFunction<{
+  (self: Tensor): Tensor
+}>('expm1_', 'aten::expm1_', [''])
+/**
  * aten::exponential(Tensor self, float lambd=1., *, Generator? generator=None) -> Tensor
  */
 export const exponential = asFunction<{
   (self: Tensor, lambd?: number, options?: { generator?: Generator | null }): Tensor
   (self: Tensor, options?: { lambd?: number; generator?: Generator | null }): Tensor
 }>('exponential', 'aten::exponential', [''])
+/**
+ * aten::exponential_(Tensor(a!) self, float lambd=1., *, Generator? generator=None) -> Tensor(a!)
+ */
+export const exponential_ = asFunction<{
+  (self: Tensor, lambd?: number, options?: { generator?: Generator | null }): Tensor
+  (self: Tensor, options?: { lambd?: number; generator?: Generator | null }): Tensor
+}>('exponential_', 'aten::exponential_', [''])
 /**
  * aten::eye(SymInt n, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
  * aten::eye.m(SymInt n, SymInt m, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
@@ -4675,11 +5229,23 @@ export const featureAlphaDropout = asFunction<{
   (input: Tensor, p: number, train: boolean): Tensor
 }>('featureAlphaDropout', 'aten::feature_alpha_dropout', [''])
 /**
+ * aten::feature_alpha_dropout_(Tensor(a!) self, float p, bool train) -> Tensor(a!)
+ */
+export const featureAlphaDropout_ = asFunction<{
+  (self: Tensor, p: number, train: boolean): Tensor
+}>('featureAlphaDropout_', 'aten::feature_alpha_dropout_', [''])
+/**
  * aten::feature_dropout(Tensor input, float p, bool train) -> Tensor
  */
 export const featureDropout = asFunction<{
   (input: Tensor, p: number, train: boolean): Tensor
 }>('featureDropout', 'aten::feature_dropout', [''])
+/**
+ * aten::feature_dropout_(Tensor(a!) self, float p, bool train) -> Tensor(a!)
+ */
+export const featureDropout_ = asFunction<{
+  (self: Tensor, p: number, train: boolean): Tensor
+}>('featureDropout_', 'aten::feature_dropout_', [''])
 /**
  * aten::fill.Scalar(Tensor self, Scalar value) -> Tensor
  * aten::fill.Tensor(Tensor self, Tensor value) -> Tensor
@@ -4689,11 +5255,32 @@ export const fill = asFunction<{
   (self: Tensor, value: Tensor): Tensor
 }>('fill', 'aten::fill', ['Scalar', 'Tensor'])
 /**
+ * aten::fill_.Scalar(Tensor(a!) self, Scalar value) -> Tensor(a!)
+ * aten::fill_.Tensor(Tensor(a!) self, Tensor value) -> Tensor(a!)
+ */
+export const fill_ = asFunction<{
+  (self: Tensor, value: Scalar): Tensor
+  (self: Tensor, value: Tensor): Tensor
+}>('fill_', 'aten::fill_', ['Scalar', 'Tensor'])
+/**
+ * aten::fill_diagonal_(Tensor(a!) self, Scalar fill_value, bool wrap=False) -> Tensor(a!)
+ */
+export const fillDiagonal_ = asFunction<{
+  (self: Tensor, fillValue: Scalar, wrap?: boolean): Tensor
+  (self: Tensor, fillValue: Scalar, options?: { wrap?: boolean }): Tensor
+}>('fillDiagonal_', 'aten::fill_diagonal_', [''])
+/**
  * aten::fix(Tensor self) -> Tensor
  */
 export const fix = asFunction<{
   (self: Tensor): Tensor
 }>('fix', 'aten::fix', [''])
+/**
+ * aten::fix_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const fix_ = asFunction<{
+  (self: Tensor): Tensor
+}>('fix_', 'aten::fix_', [''])
 /**
  * aten::flatten.using_ints(Tensor(a) self, int start_dim=0, int end_dim=-1) -> Tensor(a)
  */
@@ -4736,11 +5323,25 @@ export const floatPower = asFunction<{
   (self: Tensor, exponent: Tensor): Tensor
 }>('floatPower', 'aten::float_power', ['Scalar', 'Tensor_Scalar', 'Tensor_Tensor'])
 /**
+ * aten::float_power_.Scalar(Tensor(a!) self, Scalar exponent) -> Tensor(a!)
+ * aten::float_power_.Tensor(Tensor(a!) self, Tensor exponent) -> Tensor(a!)
+ */
+export const floatPower_ = asFunction<{
+  (self: Tensor, exponent: Scalar): Tensor
+  (self: Tensor, exponent: Tensor): Tensor
+}>('floatPower_', 'aten::float_power_', ['Scalar', 'Tensor'])
+/**
  * aten::floor(Tensor self) -> Tensor
  */
 export const floor = asFunction<{
   (self: Tensor): Tensor
 }>('floor', 'aten::floor', [''])
+/**
+ * aten::floor_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const floor_ = asFunction<{
+  (self: Tensor): Tensor
+}>('floor_', 'aten::floor_', [''])
 /**
  * aten::floor_divide(Tensor self, Tensor other) -> Tensor
  * aten::floor_divide.Scalar(Tensor self, Scalar other) -> Tensor
@@ -4749,6 +5350,14 @@ export const floorDivide = asFunction<{
   (self: Tensor, other: Tensor): Tensor
   (self: Tensor, other: Scalar): Tensor
 }>('floorDivide', 'aten::floor_divide', ['', 'Scalar'])
+/**
+ * aten::floor_divide_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
+ * aten::floor_divide_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const floorDivide_ = asFunction<{
+  (self: Tensor, other: Scalar): Tensor
+  (self: Tensor, other: Tensor): Tensor
+}>('floorDivide_', 'aten::floor_divide_', ['Scalar', 'Tensor'])
 /**
  * aten::fmax(Tensor self, Tensor other) -> Tensor
  */
@@ -4770,11 +5379,25 @@ export const fmod = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('fmod', 'aten::fmod', ['Scalar', 'Tensor'])
 /**
+ * aten::fmod_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
+ * aten::fmod_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const fmod_ = asFunction<{
+  (self: Tensor, other: Scalar): Tensor
+  (self: Tensor, other: Tensor): Tensor
+}>('fmod_', 'aten::fmod_', ['Scalar', 'Tensor'])
+/**
  * aten::frac(Tensor self) -> Tensor
  */
 export const frac = asFunction<{
   (self: Tensor): Tensor
 }>('frac', 'aten::frac', [''])
+/**
+ * aten::frac_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const frac_ = asFunction<{
+  (self: Tensor): Tensor
+}>('frac_', 'aten::frac_', [''])
 /**
  * aten::fractional_max_pool2d(Tensor self, int[2] kernel_size, int[2] output_size, Tensor random_samples) -> (Tensor, Tensor)
  */
@@ -4819,6 +5442,12 @@ export const gcd = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('gcd', 'aten::gcd', [''])
 /**
+ * aten::gcd_(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const gcd_ = asFunction<{
+  (self: Tensor, other: Tensor): Tensor
+}>('gcd_', 'aten::gcd_', [''])
+/**
  * aten::ge.Scalar(Tensor self, Scalar other) -> Tensor
  * aten::ge.Tensor(Tensor self, Tensor other) -> Tensor
  */
@@ -4827,17 +5456,37 @@ export const ge = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('ge', 'aten::ge', ['Scalar', 'Tensor'])
 /**
+ * aten::ge_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
+ * aten::ge_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const ge_ = asFunction<{
+  (self: Tensor, other: Scalar): Tensor
+  (self: Tensor, other: Tensor): Tensor
+}>('ge_', 'aten::ge_', ['Scalar', 'Tensor'])
+/**
  * aten::gelu(Tensor self, *, str approximate="none") -> Tensor
  */
 export const gelu = asFunction<{
   (self: Tensor, options?: { approximate?: string }): Tensor
 }>('gelu', 'aten::gelu', [''])
 /**
+ * aten::gelu_(Tensor(a!) self, *, str approximate="none") -> Tensor(a!)
+ */
+export const gelu_ = asFunction<{
+  (self: Tensor, options?: { approximate?: string }): Tensor
+}>('gelu_', 'aten::gelu_', [''])
+/**
  * aten::geometric(Tensor self, float p, *, Generator? generator=None) -> Tensor
  */
 export const geometric = asFunction<{
   (self: Tensor, p: number, options?: { generator?: Generator | null }): Tensor
 }>('geometric', 'aten::geometric', [''])
+/**
+ * aten::geometric_(Tensor(a!) self, float p, *, Generator? generator=None) -> Tensor(a!)
+ */
+export const geometric_ = asFunction<{
+  (self: Tensor, p: number, options?: { generator?: Generator | null }): Tensor
+}>('geometric_', 'aten::geometric_', [''])
 /**
  * aten::geqrf(Tensor self) -> (Tensor a, Tensor tau)
  */
@@ -4890,6 +5539,14 @@ export const greater = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('greater', 'aten::greater', ['Scalar', 'Tensor'])
 /**
+ * aten::greater_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
+ * aten::greater_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const greater_ = asFunction<{
+  (self: Tensor, other: Scalar): Tensor
+  (self: Tensor, other: Tensor): Tensor
+}>('greater_', 'aten::greater_', ['Scalar', 'Tensor'])
+/**
  * aten::greater_equal.Scalar(Tensor self, Scalar other) -> Tensor
  * aten::greater_equal.Tensor(Tensor self, Tensor other) -> Tensor
  */
@@ -4897,6 +5554,14 @@ export const greaterEqual = asFunction<{
   (self: Tensor, other: Scalar): Tensor
   (self: Tensor, other: Tensor): Tensor
 }>('greaterEqual', 'aten::greater_equal', ['Scalar', 'Tensor'])
+/**
+ * aten::greater_equal_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
+ * aten::greater_equal_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const greaterEqual_ = asFunction<{
+  (self: Tensor, other: Scalar): Tensor
+  (self: Tensor, other: Tensor): Tensor
+}>('greaterEqual_', 'aten::greater_equal_', ['Scalar', 'Tensor'])
 /**
  * aten::grid_sampler(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> Tensor
  */
@@ -4923,6 +5588,21 @@ export const groupNorm = asFunction<{
   (input: Tensor, numGroups: number, options?: { weight?: Tensor | null; bias?: Tensor | null; eps?: number; cudnnEnabled?: boolean }): Tensor
 }>('groupNorm', 'aten::group_norm', [''])
 /**
+ * aten::gru.data(Tensor data, Tensor batch_sizes, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional) -> (Tensor, Tensor)
+ * aten::gru.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)
+ */
+export const gru = asFunction<{
+  (data: Tensor, batchSizes: Tensor, hx: Tensor, params: readonly Tensor[], hasBiases: boolean, numLayers: number, dropout: number, train: boolean, bidirectional: boolean): [Tensor, Tensor]
+  (input: Tensor, hx: Tensor, params: readonly Tensor[], hasBiases: boolean, numLayers: number, dropout: number, train: boolean, bidirectional: boolean, batchFirst: boolean): [Tensor, Tensor]
+}>('gru', 'aten::gru', ['data', 'input'])
+/**
+ * aten::gru_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> Tensor
+ */
+export const gruCell = asFunction<{
+  (input: Tensor, hx: Tensor, wIh: Tensor, wHh: Tensor, bIh?: Tensor | null, bHh?: Tensor | null): Tensor
+  (input: Tensor, hx: Tensor, wIh: Tensor, wHh: Tensor, options?: { bIh?: Tensor | null; bHh?: Tensor | null }): Tensor
+}>('gruCell', 'aten::gru_cell', [''])
+/**
  * aten::gt.Scalar(Tensor self, Scalar other) -> Tensor
  * aten::gt.Tensor(Tensor self, Tensor other) -> Tensor
  */
@@ -4930,6 +5610,14 @@ export const gt = asFunction<{
   (self: Tensor, other: Scalar): Tensor
   (self: Tensor, other: Tensor): Tensor
 }>('gt', 'aten::gt', ['Scalar', 'Tensor'])
+/**
+ * aten::gt_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
+ * aten::gt_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const gt_ = asFunction<{
+  (self: Tensor, other: Scalar): Tensor
+  (self: Tensor, other: Tensor): Tensor
+}>('gt_', 'aten::gt_', ['Scalar', 'Tensor'])
 /**
  * aten::hamming_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
  * aten::hamming_window.periodic(int window_length, bool periodic, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
@@ -4964,11 +5652,23 @@ export const hardsigmoid = asFunction<{
   (self: Tensor): Tensor
 }>('hardsigmoid', 'aten::hardsigmoid', [''])
 /**
+ * aten::hardsigmoid_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const hardsigmoid_ = asFunction<{
+  (self: Tensor): Tensor
+}>('hardsigmoid_', 'aten::hardsigmoid_', [''])
+/**
  * aten::hardswish(Tensor self) -> Tensor
  */
 export const hardswish = asFunction<{
   (self: Tensor): Tensor
 }>('hardswish', 'aten::hardswish', [''])
+/**
+ * aten::hardswish_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const hardswish_ = asFunction<{
+  (self: Tensor): Tensor
+}>('hardswish_', 'aten::hardswish_', [''])
 /**
  * aten::hardtanh(Tensor self, Scalar min_val=-1, Scalar max_val=1) -> Tensor
  */
@@ -4976,6 +5676,13 @@ export const hardtanh = asFunction<{
   (self: Tensor, minVal?: Scalar, maxVal?: Scalar): Tensor
   (self: Tensor, options?: { minVal?: Scalar; maxVal?: Scalar }): Tensor
 }>('hardtanh', 'aten::hardtanh', [''])
+/**
+ * aten::hardtanh_(Tensor(a!) self, Scalar min_val=-1, Scalar max_val=1) -> Tensor(a!)
+ */
+export const hardtanh_ = asFunction<{
+  (self: Tensor, minVal?: Scalar, maxVal?: Scalar): Tensor
+  (self: Tensor, options?: { minVal?: Scalar; maxVal?: Scalar }): Tensor
+}>('hardtanh_', 'aten::hardtanh_', [''])
 /**
  * aten::hash_tensor(Tensor self, int[1] dim=[], *, bool keepdim=False, int mode=0) -> Tensor
  */
@@ -4989,6 +5696,12 @@ export const hashTensor = asFunction<{
 export const heaviside = asFunction<{
   (self: Tensor, values: Tensor): Tensor
 }>('heaviside', 'aten::heaviside', [''])
+/**
+ * aten::heaviside_(Tensor(a!) self, Tensor values) -> Tensor(a!)
+ */
+export const heaviside_ = asFunction<{
+  (self: Tensor, values: Tensor): Tensor
+}>('heaviside_', 'aten::heaviside_', [''])
 /**
  * aten::hinge_embedding_loss(Tensor self, Tensor target, float margin=1., int reduction=1) -> Tensor
  */
@@ -5053,11 +5766,23 @@ export const hypot = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('hypot', 'aten::hypot', [''])
 /**
+ * aten::hypot_(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const hypot_ = asFunction<{
+  (self: Tensor, other: Tensor): Tensor
+}>('hypot_', 'aten::hypot_', [''])
+/**
  * aten::i0(Tensor self) -> Tensor
  */
 export const i0 = asFunction<{
   (self: Tensor): Tensor
 }>('i0', 'aten::i0', [''])
+/**
+ * aten::i0_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const i0_ = asFunction<{
+  (self: Tensor): Tensor
+}>('i0_', 'aten::i0_', [''])
 /**
  * aten::igamma(Tensor self, Tensor other) -> Tensor
  */
@@ -5065,11 +5790,23 @@ export const igamma = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('igamma', 'aten::igamma', [''])
 /**
+ * aten::igamma_(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const igamma_ = asFunction<{
+  (self: Tensor, other: Tensor): Tensor
+}>('igamma_', 'aten::igamma_', [''])
+/**
  * aten::igammac(Tensor self, Tensor other) -> Tensor
  */
 export const igammac = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('igammac', 'aten::igammac', [''])
+/**
+ * aten::igammac_(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const igammac_ = asFunction<{
+  (self: Tensor, other: Tensor): Tensor
+}>('igammac_', 'aten::igammac_', [''])
 /**
  * aten::imag(Tensor(a) self) -> Tensor(a)
  */
@@ -5089,6 +5826,24 @@ export const indexAdd = asFunction<{
   (self: Tensor, dim: number, index: Tensor, source: Tensor, options?: { alpha?: Scalar }): Tensor
 }>('indexAdd', 'aten::index_add', [''])
 /**
+ * aten::index_add_(Tensor(a!) self, int dim, Tensor index, Tensor source, *, Scalar alpha=1) -> Tensor(a!)
+ */
+export const indexAdd_ = asFunction<{
+  (self: Tensor, dim: number, index: Tensor, source: Tensor, options?: { alpha?: Scalar }): Tensor
+}>('indexAdd_', 'aten::index_add_', [''])
+/**
+ * aten::index_copy(Tensor self, int dim, Tensor index, Tensor source) -> Tensor
+ */
+export const indexCopy = asFunction<{
+  (self: Tensor, dim: number, index: Tensor, source: Tensor): Tensor
+}>('indexCopy', 'aten::index_copy', [''])
+/**
+ * aten::index_copy_(Tensor(a!) self, int dim, Tensor index, Tensor source) -> Tensor(a!)
+ */
+export const indexCopy_ = asFunction<{
+  (self: Tensor, dim: number, index: Tensor, source: Tensor): Tensor
+}>('indexCopy_', 'aten::index_copy_', [''])
+/**
  * aten::index_fill.int_Scalar(Tensor self, int dim, Tensor index, Scalar value) -> Tensor
  * aten::index_fill.int_Tensor(Tensor self, int dim, Tensor index, Tensor value) -> Tensor
  */
@@ -5097,6 +5852,14 @@ export const indexFill = asFunction<{
   (self: Tensor, dim: number, index: Tensor, value: Tensor): Tensor
 }>('indexFill', 'aten::index_fill', ['int_Scalar', 'int_Tensor'])
 /**
+ * aten::index_fill_.int_Scalar(Tensor(a!) self, int dim, Tensor index, Scalar value) -> Tensor(a!)
+ * aten::index_fill_.int_Tensor(Tensor(a!) self, int dim, Tensor index, Tensor value) -> Tensor(a!)
+ */
+export const indexFill_ = asFunction<{
+  (self: Tensor, dim: number, index: Tensor, value: Scalar): Tensor
+  (self: Tensor, dim: number, index: Tensor, value: Tensor): Tensor
+}>('indexFill_', 'aten::index_fill_', ['int_Scalar', 'int_Tensor'])
+/**
  * aten::index_put(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor
  */
 export const indexPut = asFunction<{
@@ -5104,17 +5867,36 @@ export const indexPut = asFunction<{
   (self: Tensor, indices: readonly (Tensor | null)[], values: Tensor, options?: { accumulate?: boolean }): Tensor
 }>('indexPut', 'aten::index_put', [''])
 /**
+ * aten::index_put_(Tensor(a!) self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor(a!)
+ */
+export const indexPut_ = asFunction<{
+  (self: Tensor, indices: readonly (Tensor | null)[], values: Tensor, accumulate?: boolean): Tensor
+  (self: Tensor, indices: readonly (Tensor | null)[], values: Tensor, options?: { accumulate?: boolean }): Tensor
+}>('indexPut_', 'aten::index_put_', [''])
+/**
  * aten::index_reduce(Tensor self, int dim, Tensor index, Tensor source, str reduce, *, bool include_self=True) -> Tensor
  */
 export const indexReduce = asFunction<{
   (self: Tensor, dim: number, index: Tensor, source: Tensor, reduce: string, options?: { includeSelf?: boolean }): Tensor
 }>('indexReduce', 'aten::index_reduce', [''])
 /**
+ * aten::index_reduce_(Tensor(a!) self, int dim, Tensor index, Tensor source, str reduce, *, bool include_self=True) -> Tensor(a!)
+ */
+export const indexReduce_ = asFunction<{
+  (self: Tensor, dim: number, index: Tensor, source: Tensor, reduce: string, options?: { includeSelf?: boolean }): Tensor
+}>('indexReduce_', 'aten::index_reduce_', [''])
+/**
  * aten::index_select(Tensor self, int dim, Tensor index) -> Tensor
  */
 export const indexSelect = asFunction<{
   (self: Tensor, dim: number, index: Tensor): Tensor
 }>('indexSelect', 'aten::index_select', [''])
+/**
+ * aten::indices(Tensor(a) self) -> Tensor(a)
+ */
+export const indices = asFunction<{
+  (self: Tensor): Tensor
+}>('indices', 'aten::indices', [''])
 /**
  * aten::inner(Tensor self, Tensor other) -> Tensor
  */
@@ -5133,6 +5915,12 @@ export const instanceNorm = asFunction<{
 export const inverse = asFunction<{
   (self: Tensor): Tensor
 }>('inverse', 'aten::inverse', [''])
+/**
+ * aten::is_coalesced(Tensor self) -> bool
+ */
+export const isCoalesced = asFunction<{
+  (self: Tensor): boolean
+}>('isCoalesced', 'aten::is_coalesced', [''])
 /**
  * aten::is_complex(Tensor self) -> bool
  */
@@ -5313,11 +6101,23 @@ export const lcm = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('lcm', 'aten::lcm', [''])
 /**
+ * aten::lcm_(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const lcm_ = asFunction<{
+  (self: Tensor, other: Tensor): Tensor
+}>('lcm_', 'aten::lcm_', [''])
+/**
  * aten::ldexp.Tensor(Tensor self, Tensor other) -> Tensor
  */
 export const ldexp = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('ldexp', 'aten::ldexp', ['Tensor'])
+/**
+ * aten::ldexp_(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const ldexp_ = asFunction<{
+  (self: Tensor, other: Tensor): Tensor
+}>('ldexp_', 'aten::ldexp_', [''])
 /**
  * aten::le.Scalar(Tensor self, Scalar other) -> Tensor
  * aten::le.Tensor(Tensor self, Tensor other) -> Tensor
@@ -5327,12 +6127,27 @@ export const le = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('le', 'aten::le', ['Scalar', 'Tensor'])
 /**
+ * aten::le_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
+ * aten::le_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const le_ = asFunction<{
+  (self: Tensor, other: Scalar): Tensor
+  (self: Tensor, other: Tensor): Tensor
+}>('le_', 'aten::le_', ['Scalar', 'Tensor'])
+/**
  * aten::leaky_relu(Tensor self, Scalar negative_slope=0.01) -> Tensor
  */
 export const leakyRelu = asFunction<{
   (self: Tensor, negativeSlope?: Scalar): Tensor
   (self: Tensor, options?: { negativeSlope?: Scalar }): Tensor
 }>('leakyRelu', 'aten::leaky_relu', [''])
+/**
+ * aten::leaky_relu_(Tensor(a!) self, Scalar negative_slope=0.01) -> Tensor(a!)
+ */
+export const leakyRelu_ = asFunction<{
+  (self: Tensor, negativeSlope?: Scalar): Tensor
+  (self: Tensor, options?: { negativeSlope?: Scalar }): Tensor
+}>('leakyRelu_', 'aten::leaky_relu_', [''])
 /**
  * aten::lerp.Scalar(Tensor self, Tensor end, Scalar weight) -> Tensor
  * aten::lerp.Tensor(Tensor self, Tensor end, Tensor weight) -> Tensor
@@ -5342,6 +6157,14 @@ export const lerp = asFunction<{
   (self: Tensor, end: Tensor, weight: Tensor): Tensor
 }>('lerp', 'aten::lerp', ['Scalar', 'Tensor'])
 /**
+ * aten::lerp_.Scalar(Tensor(a!) self, Tensor end, Scalar weight) -> Tensor(a!)
+ * aten::lerp_.Tensor(Tensor(a!) self, Tensor end, Tensor weight) -> Tensor(a!)
+ */
+export const lerp_ = asFunction<{
+  (self: Tensor, end: Tensor, weight: Scalar): Tensor
+  (self: Tensor, end: Tensor, weight: Tensor): Tensor
+}>('lerp_', 'aten::lerp_', ['Scalar', 'Tensor'])
+/**
  * aten::less.Scalar(Tensor self, Scalar other) -> Tensor
  * aten::less.Tensor(Tensor self, Tensor other) -> Tensor
  */
@@ -5349,6 +6172,14 @@ export const less = asFunction<{
   (self: Tensor, other: Scalar): Tensor
   (self: Tensor, other: Tensor): Tensor
 }>('less', 'aten::less', ['Scalar', 'Tensor'])
+/**
+ * aten::less_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
+ * aten::less_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const less_ = asFunction<{
+  (self: Tensor, other: Scalar): Tensor
+  (self: Tensor, other: Tensor): Tensor
+}>('less_', 'aten::less_', ['Scalar', 'Tensor'])
 /**
  * aten::less_equal.Scalar(Tensor self, Scalar other) -> Tensor
  * aten::less_equal.Tensor(Tensor self, Tensor other) -> Tensor
@@ -5358,11 +6189,25 @@ export const lessEqual = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('lessEqual', 'aten::less_equal', ['Scalar', 'Tensor'])
 /**
+ * aten::less_equal_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
+ * aten::less_equal_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const lessEqual_ = asFunction<{
+  (self: Tensor, other: Scalar): Tensor
+  (self: Tensor, other: Tensor): Tensor
+}>('lessEqual_', 'aten::less_equal_', ['Scalar', 'Tensor'])
+/**
  * aten::lgamma(Tensor self) -> Tensor
  */
 export const lgamma = asFunction<{
   (self: Tensor): Tensor
 }>('lgamma', 'aten::lgamma', [''])
+/**
+ * aten::lgamma_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const lgamma_ = asFunction<{
+  (self: Tensor): Tensor
+}>('lgamma_', 'aten::lgamma_', [''])
 /**
  * aten::linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor
  */
@@ -5395,11 +6240,23 @@ export const log10 = asFunction<{
   (self: Tensor): Tensor
 }>('log10', 'aten::log10', [''])
 /**
+ * aten::log10_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const log10_ = asFunction<{
+  (self: Tensor): Tensor
+}>('log10_', 'aten::log10_', [''])
+/**
  * aten::log1p(Tensor self) -> Tensor
  */
 export const log1p = asFunction<{
   (self: Tensor): Tensor
 }>('log1p', 'aten::log1p', [''])
+/**
+ * aten::log1p_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const log1p_ = asFunction<{
+  (self: Tensor): Tensor
+}>('log1p_', 'aten::log1p_', [''])
 /**
  * aten::log2(Tensor self) -> Tensor
  */
@@ -5407,12 +6264,31 @@ export const log2 = asFunction<{
   (self: Tensor): Tensor
 }>('log2', 'aten::log2', [''])
 /**
+ * aten::log2_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const log2_ = asFunction<{
+  (self: Tensor): Tensor
+}>('log2_', 'aten::log2_', [''])
+/**
+ * aten::log_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const log_ = asFunction<{
+  (self: Tensor): Tensor
+}>('log_', 'aten::log_', [''])
+/**
  * aten::log_normal(Tensor self, float mean=1., float std=2., *, Generator? generator=None) -> Tensor
  */
 export const logNormal = asFunction<{
   (self: Tensor, mean?: number, std?: number, options?: { generator?: Generator | null }): Tensor
   (self: Tensor, options?: { mean?: number; std?: number; generator?: Generator | null }): Tensor
 }>('logNormal', 'aten::log_normal', [''])
+/**
+ * aten::log_normal_(Tensor(a!) self, float mean=1., float std=2., *, Generator? generator=None) -> Tensor(a!)
+ */
+export const logNormal_ = asFunction<{
+  (self: Tensor, mean?: number, std?: number, options?: { generator?: Generator | null }): Tensor
+  (self: Tensor, options?: { mean?: number; std?: number; generator?: Generator | null }): Tensor
+}>('logNormal_', 'aten::log_normal_', [''])
 /**
  * aten::log_sigmoid(Tensor self) -> Tensor
  */
@@ -5457,11 +6333,23 @@ export const logicalAnd = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('logicalAnd', 'aten::logical_and', [''])
 /**
+ * aten::logical_and_(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const logicalAnd_ = asFunction<{
+  (self: Tensor, other: Tensor): Tensor
+}>('logicalAnd_', 'aten::logical_and_', [''])
+/**
  * aten::logical_not(Tensor self) -> Tensor
  */
 export const logicalNot = asFunction<{
   (self: Tensor): Tensor
 }>('logicalNot', 'aten::logical_not', [''])
+/**
+ * aten::logical_not_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const logicalNot_ = asFunction<{
+  (self: Tensor): Tensor
+}>('logicalNot_', 'aten::logical_not_', [''])
 /**
  * aten::logical_or(Tensor self, Tensor other) -> Tensor
  */
@@ -5469,11 +6357,23 @@ export const logicalOr = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('logicalOr', 'aten::logical_or', [''])
 /**
+ * aten::logical_or_(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const logicalOr_ = asFunction<{
+  (self: Tensor, other: Tensor): Tensor
+}>('logicalOr_', 'aten::logical_or_', [''])
+/**
  * aten::logical_xor(Tensor self, Tensor other) -> Tensor
  */
 export const logicalXor = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('logicalXor', 'aten::logical_xor', [''])
+/**
+ * aten::logical_xor_(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const logicalXor_ = asFunction<{
+  (self: Tensor, other: Tensor): Tensor
+}>('logicalXor_', 'aten::logical_xor_', [''])
 /**
  * aten::logit(Tensor self, float? eps=None) -> Tensor
  */
@@ -5481,6 +6381,13 @@ export const logit = asFunction<{
   (self: Tensor, eps?: number | null): Tensor
   (self: Tensor, options?: { eps?: number | null }): Tensor
 }>('logit', 'aten::logit', [''])
+/**
+ * aten::logit_(Tensor(a!) self, float? eps=None) -> Tensor(a!)
+ */
+export const logit_ = asFunction<{
+  (self: Tensor, eps?: number | null): Tensor
+  (self: Tensor, options?: { eps?: number | null }): Tensor
+}>('logit_', 'aten::logit_', [''])
 /**
  * aten::logspace(Scalar start, Scalar end, int steps, float base=10., *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
  * aten::logspace.Scalar_Tensor(Scalar start, Tensor end, int steps, float base=10., *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
@@ -5505,6 +6412,21 @@ export const logsumexp = asFunction<{
   (self: Tensor, dim: number | readonly number[], options?: { keepdim?: boolean }): Tensor
 }>('logsumexp', 'aten::logsumexp', [''])
 /**
+ * aten::lstm.data(Tensor data, Tensor batch_sizes, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional) -> (Tensor, Tensor, Tensor)
+ * aten::lstm.input(Tensor input, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor, Tensor)
+ */
+export const lstm = asFunction<{
+  (data: Tensor, batchSizes: Tensor, hx: readonly Tensor[], params: readonly Tensor[], hasBiases: boolean, numLayers: number, dropout: number, train: boolean, bidirectional: boolean): [Tensor, Tensor, Tensor]
+  (input: Tensor, hx: readonly Tensor[], params: readonly Tensor[], hasBiases: boolean, numLayers: number, dropout: number, train: boolean, bidirectional: boolean, batchFirst: boolean): [Tensor, Tensor, Tensor]
+}>('lstm', 'aten::lstm', ['data', 'input'])
+/**
+ * aten::lstm_cell(Tensor input, Tensor[] hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> (Tensor, Tensor)
+ */
+export const lstmCell = asFunction<{
+  (input: Tensor, hx: readonly Tensor[], wIh: Tensor, wHh: Tensor, bIh?: Tensor | null, bHh?: Tensor | null): [Tensor, Tensor]
+  (input: Tensor, hx: readonly Tensor[], wIh: Tensor, wHh: Tensor, options?: { bIh?: Tensor | null; bHh?: Tensor | null }): [Tensor, Tensor]
+}>('lstmCell', 'aten::lstm_cell', [''])
+/**
  * aten::lt.Scalar(Tensor self, Scalar other) -> Tensor
  * aten::lt.Tensor(Tensor self, Tensor other) -> Tensor
  */
@@ -5512,6 +6434,14 @@ export const lt = asFunction<{
   (self: Tensor, other: Scalar): Tensor
   (self: Tensor, other: Tensor): Tensor
 }>('lt', 'aten::lt', ['Scalar', 'Tensor'])
+/**
+ * aten::lt_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
+ * aten::lt_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const lt_ = asFunction<{
+  (self: Tensor, other: Scalar): Tensor
+  (self: Tensor, other: Tensor): Tensor
+}>('lt_', 'aten::lt_', ['Scalar', 'Tensor'])
 /**
  * aten::lu_solve(Tensor self, Tensor LU_data, Tensor LU_pivots) -> Tensor
  */
@@ -5553,11 +6483,25 @@ export const maskedFill = asFunction<{
   (self: Tensor, mask: Tensor, value: Tensor): Tensor
 }>('maskedFill', 'aten::masked_fill', ['Scalar', 'Tensor'])
 /**
+ * aten::masked_fill_.Scalar(Tensor(a!) self, Tensor mask, Scalar value) -> Tensor(a!)
+ * aten::masked_fill_.Tensor(Tensor(a!) self, Tensor mask, Tensor value) -> Tensor(a!)
+ */
+export const maskedFill_ = asFunction<{
+  (self: Tensor, mask: Tensor, value: Scalar): Tensor
+  (self: Tensor, mask: Tensor, value: Tensor): Tensor
+}>('maskedFill_', 'aten::masked_fill_', ['Scalar', 'Tensor'])
+/**
  * aten::masked_scatter(Tensor self, Tensor mask, Tensor source) -> Tensor
  */
 export const maskedScatter = asFunction<{
   (self: Tensor, mask: Tensor, source: Tensor): Tensor
 }>('maskedScatter', 'aten::masked_scatter', [''])
+/**
+ * aten::masked_scatter_(Tensor(a!) self, Tensor mask, Tensor source) -> Tensor(a!)
+ */
+export const maskedScatter_ = asFunction<{
+  (self: Tensor, mask: Tensor, source: Tensor): Tensor
+}>('maskedScatter_', 'aten::masked_scatter_', [''])
 /**
  * aten::masked_select(Tensor self, Tensor mask) -> Tensor
  */
@@ -5709,6 +6653,12 @@ export const mish = asFunction<{
   (self: Tensor): Tensor
 }>('mish', 'aten::mish', [''])
 /**
+ * aten::mish_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const mish_ = asFunction<{
+  (self: Tensor): Tensor
+}>('mish_', 'aten::mish_', [''])
+/**
  * aten::mm(Tensor self, Tensor mat2) -> Tensor
  * aten::mm.dtype(Tensor self, Tensor mat2, ScalarType out_dtype) -> Tensor
  */
@@ -5761,6 +6711,14 @@ export const mul = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('mul', 'aten::mul', ['Scalar', 'Tensor'])
 /**
+ * aten::mul_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
+ * aten::mul_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const mul_ = asFunction<{
+  (self: Tensor, other: Scalar): Tensor
+  (self: Tensor, other: Tensor): Tensor
+}>('mul_', 'aten::mul_', ['Scalar', 'Tensor'])
+/**
  * aten::multi_margin_loss(Tensor self, Tensor target, Scalar p=1, Scalar margin=1, Tensor? weight=None, int reduction=1) -> Tensor
  */
 export const multiMarginLoss = asFunction<{
@@ -5790,6 +6748,14 @@ export const multiply = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('multiply', 'aten::multiply', ['Scalar', 'Tensor'])
 /**
+ * aten::multiply_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
+ * aten::multiply_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const multiply_ = asFunction<{
+  (self: Tensor, other: Scalar): Tensor
+  (self: Tensor, other: Tensor): Tensor
+}>('multiply_', 'aten::multiply_', ['Scalar', 'Tensor'])
+/**
  * aten::mv(Tensor self, Tensor vec) -> Tensor
  */
 export const mv = asFunction<{
@@ -5802,12 +6768,25 @@ export const mvlgamma = asFunction<{
   (self: Tensor, p: number): Tensor
 }>('mvlgamma', 'aten::mvlgamma', [''])
 /**
+ * aten::mvlgamma_(Tensor(a!) self, int p) -> Tensor(a!)
+ */
+export const mvlgamma_ = asFunction<{
+  (self: Tensor, p: number): Tensor
+}>('mvlgamma_', 'aten::mvlgamma_', [''])
+/**
  * aten::nan_to_num(Tensor self, float? nan=None, float? posinf=None, float? neginf=None) -> Tensor
  */
 export const nanToNum = asFunction<{
   (self: Tensor, nan?: number | null, posinf?: number | null, neginf?: number | null): Tensor
   (self: Tensor, options?: { nan?: number | null; posinf?: number | null; neginf?: number | null }): Tensor
 }>('nanToNum', 'aten::nan_to_num', [''])
+/**
+ * aten::nan_to_num_(Tensor(a!) self, float? nan=None, float? posinf=None, float? neginf=None) -> Tensor(a!)
+ */
+export const nanToNum_ = asFunction<{
+  (self: Tensor, nan?: number | null, posinf?: number | null, neginf?: number | null): Tensor
+  (self: Tensor, options?: { nan?: number | null; posinf?: number | null; neginf?: number | null }): Tensor
+}>('nanToNum_', 'aten::nan_to_num_', [''])
 /**
  * aten::nanmean(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
  */
@@ -5850,6 +6829,12 @@ export const narrow = asFunction<{
   (self: Tensor, dim: number, start: Tensor, length: number): Tensor
 }>('narrow', 'aten::narrow', ['', 'Tensor'])
 /**
+ * aten::native_batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)
+ */
+export const nativeBatchNorm = asFunction<{
+  (input: Tensor, weight: Tensor | null, bias: Tensor | null, runningMean: Tensor | null, runningVar: Tensor | null, training: boolean, momentum: number, eps: number): [Tensor, Tensor, Tensor]
+}>('nativeBatchNorm', 'aten::native_batch_norm', [''])
+/**
  * aten::native_channel_shuffle(Tensor self, SymInt groups) -> Tensor
  */
 export const nativeChannelShuffle = asFunction<{
@@ -5862,6 +6847,27 @@ export const nativeDropout = asFunction<{
   (input: Tensor, p: number, train: boolean | null): [Tensor, Tensor]
 }>('nativeDropout', 'aten::native_dropout', [''])
 /**
+ * aten::native_group_norm(Tensor input, Tensor? weight, Tensor? bias, SymInt N, SymInt C, SymInt HxW, int group, float eps) -> (Tensor, Tensor, Tensor)
+ */
+export const nativeGroupNorm = asFunction<{
+  (input: Tensor, weight: Tensor | null, bias: Tensor | null, N: number, C: number, HxW: number, group: number, eps: number): [Tensor, Tensor, Tensor]
+}>('nativeGroupNorm', 'aten::native_group_norm', [''])
+/**
+ * aten::native_layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight, Tensor? bias, float eps) -> (Tensor, Tensor, Tensor)
+ */
+export const nativeLayerNorm = asFunction<{
+  (input: Tensor, normalizedShape: readonly number[], weight: Tensor | null, bias: Tensor | null, eps: number): [Tensor, Tensor, Tensor]
+}>('nativeLayerNorm', 'aten::native_layer_norm', [''])
+/**
+ * aten::native_norm(Tensor self, Scalar p=2) -> Tensor
+ * aten::native_norm.ScalarOpt_dim_dtype(Tensor self, Scalar? p, int[1] dim, bool keepdim, ScalarType? dtype) -> Tensor
+ */
+export const nativeNorm = asFunction<{
+  (self: Tensor, p?: Scalar): Tensor
+  (self: Tensor, options?: { p?: Scalar }): Tensor
+  (self: Tensor, p: Scalar | null, dim: number | readonly number[], keepdim: boolean, dtype: DType | null): Tensor
+}>('nativeNorm', 'aten::native_norm', ['', 'ScalarOpt_dim_dtype'])
+/**
  * aten::ne.Scalar(Tensor self, Scalar other) -> Tensor
  * aten::ne.Tensor(Tensor self, Tensor other) -> Tensor
  */
@@ -5870,17 +6876,37 @@ export const ne = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('ne', 'aten::ne', ['Scalar', 'Tensor'])
 /**
+ * aten::ne_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
+ * aten::ne_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const ne_ = asFunction<{
+  (self: Tensor, other: Scalar): Tensor
+  (self: Tensor, other: Tensor): Tensor
+}>('ne_', 'aten::ne_', ['Scalar', 'Tensor'])
+/**
  * aten::neg(Tensor self) -> Tensor
  */
 export const neg = asFunction<{
   (self: Tensor): Tensor
 }>('neg', 'aten::neg', [''])
 /**
+ * aten::neg_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const neg_ = asFunction<{
+  (self: Tensor): Tensor
+}>('neg_', 'aten::neg_', [''])
+/**
  * aten::negative(Tensor self) -> Tensor
  */
 export const negative = asFunction<{
   (self: Tensor): Tensor
 }>('negative', 'aten::negative', [''])
+/**
+ * aten::negative_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const negative_ = asFunction<{
+  (self: Tensor): Tensor
+}>('negative_', 'aten::negative_', [''])
 /**
  * aten::new_empty(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
  */
@@ -5917,6 +6943,12 @@ export const newZeros = asFunction<{
 export const nextafter = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('nextafter', 'aten::nextafter', [''])
+/**
+ * aten::nextafter_(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const nextafter_ = asFunction<{
+  (self: Tensor, other: Tensor): Tensor
+}>('nextafter_', 'aten::nextafter_', [''])
 /**
  * aten::nll_loss(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100) -> Tensor
  */
@@ -5977,6 +7009,13 @@ export const normal = asFunction<{
   (mean: number, std: number, size: readonly number[], options?: TensorOptions & { generator?: Generator | null }): Tensor
 }>('normal', 'aten::normal', ['Tensor_float', 'Tensor_Tensor', 'float_Tensor', 'float_float'])
 /**
+ * aten::normal_(Tensor(a!) self, float mean=0., float std=1., *, Generator? generator=None) -> Tensor(a!)
+ */
+export const normal_ = asFunction<{
+  (self: Tensor, mean?: number, std?: number, options?: { generator?: Generator | null }): Tensor
+  (self: Tensor, options?: { mean?: number; std?: number; generator?: Generator | null }): Tensor
+}>('normal_', 'aten::normal_', [''])
+/**
  * aten::normal_functional(Tensor self, float mean=0., float std=1., *, Generator? generator=None) -> Tensor
  */
 export const normalFunctional = asFunction<{
@@ -5991,6 +7030,14 @@ export const notEqual = asFunction<{
   (self: Tensor, other: Scalar): Tensor
   (self: Tensor, other: Tensor): Tensor
 }>('notEqual', 'aten::not_equal', ['Scalar', 'Tensor'])
+/**
+ * aten::not_equal_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
+ * aten::not_equal_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const notEqual_ = asFunction<{
+  (self: Tensor, other: Scalar): Tensor
+  (self: Tensor, other: Tensor): Tensor
+}>('notEqual_', 'aten::not_equal_', ['Scalar', 'Tensor'])
 /**
  * aten::nuclear_norm(Tensor self, bool keepdim=False) -> Tensor
  * aten::nuclear_norm.dim(Tensor self, int[2] dim, bool keepdim=False) -> Tensor
@@ -6132,6 +7179,12 @@ export const polygamma = asFunction<{
   (n: number, self: Tensor): Tensor
 }>('polygamma', 'aten::polygamma', [''])
 /**
+ * aten::polygamma_(Tensor(a!) self, int n) -> Tensor(a!)
+ */
+export const polygamma_ = asFunction<{
+  (self: Tensor, n: number): Tensor
+}>('polygamma_', 'aten::polygamma_', [''])
+/**
  * aten::positive(Tensor(a) self) -> Tensor(a)
  */
 export const positive = asFunction<{
@@ -6147,6 +7200,14 @@ export const pow = asFunction<{
   (self: Tensor, exponent: Scalar): Tensor
   (self: Tensor, exponent: Tensor): Tensor
 }>('pow', 'aten::pow', ['Scalar', 'Tensor_Scalar', 'Tensor_Tensor'])
+/**
+ * aten::pow_.Scalar(Tensor(a!) self, Scalar exponent) -> Tensor(a!)
+ * aten::pow_.Tensor(Tensor(a!) self, Tensor exponent) -> Tensor(a!)
+ */
+export const pow_ = asFunction<{
+  (self: Tensor, exponent: Scalar): Tensor
+  (self: Tensor, exponent: Tensor): Tensor
+}>('pow_', 'aten::pow_', ['Scalar', 'Tensor'])
 /**
  * aten::prelu(Tensor self, Tensor weight) -> Tensor
  */
@@ -6170,6 +7231,13 @@ export const put = asFunction<{
   (self: Tensor, index: Tensor, source: Tensor, options?: { accumulate?: boolean }): Tensor
 }>('put', 'aten::put', [''])
 /**
+ * aten::put_(Tensor(a!) self, Tensor index, Tensor source, bool accumulate=False) -> Tensor(a!)
+ */
+export const put_ = asFunction<{
+  (self: Tensor, index: Tensor, source: Tensor, accumulate?: boolean): Tensor
+  (self: Tensor, index: Tensor, source: Tensor, options?: { accumulate?: boolean }): Tensor
+}>('put_', 'aten::put_', [''])
+/**
  * aten::qr(Tensor self, bool some=True) -> (Tensor Q, Tensor R)
  */
 export const qr = asFunction<{
@@ -6192,6 +7260,12 @@ export const quantile = asFunction<{
 export const rad2deg = asFunction<{
   (self: Tensor): Tensor
 }>('rad2deg', 'aten::rad2deg', [''])
+/**
+ * aten::rad2deg_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const rad2deg_ = asFunction<{
+  (self: Tensor): Tensor
+}>('rad2deg_', 'aten::rad2deg_', [''])
 /**
  * aten::rand(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
  * aten::rand.generator(SymInt[] size, *, Generator? generator, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
@@ -6265,6 +7339,16 @@ export const random = asFunction<{
   (self: Tensor, from: number, to: number | null, options?: { generator?: Generator | null }): Tensor
 }>('random', 'aten::random', ['', 'to', 'from'])
 /**
+ * aten::random_(Tensor(a!) self, *, Generator? generator=None) -> Tensor(a!)
+ * aten::random_.to(Tensor(a!) self, int to, *, Generator? generator=None) -> Tensor(a!)
+ * aten::random_.from(Tensor(a!) self, int from, int? to, *, Generator? generator=None) -> Tensor(a!)
+ */
+export const random_ = asFunction<{
+  (self: Tensor, options?: { generator?: Generator | null }): Tensor
+  (self: Tensor, to: number, options?: { generator?: Generator | null }): Tensor
+  (self: Tensor, from: number, to: number | null, options?: { generator?: Generator | null }): Tensor
+}>('random_', 'aten::random_', ['', 'to', 'from'])
+/**
  * aten::randperm(SymInt n, *, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
  * aten::randperm.generator(SymInt n, *, Generator? generator, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
  */
@@ -6291,6 +7375,12 @@ export const reciprocal = asFunction<{
   (self: Tensor): Tensor
 }>('reciprocal', 'aten::reciprocal', [''])
 /**
+ * aten::reciprocal_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const reciprocal_ = asFunction<{
+  (self: Tensor): Tensor
+}>('reciprocal_', 'aten::reciprocal_', [''])
+/**
  * aten::relu(Tensor self) -> Tensor
  */
 export const relu = asFunction<{
@@ -6303,6 +7393,18 @@ export const relu6 = asFunction<{
   (self: Tensor): Tensor
 }>('relu6', 'aten::relu6', [''])
 /**
+ * aten::relu6_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const relu6_ = asFunction<{
+  (self: Tensor): Tensor
+}>('relu6_', 'aten::relu6_', [''])
+/**
+ * aten::relu_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const relu_ = asFunction<{
+  (self: Tensor): Tensor
+}>('relu_', 'aten::relu_', [''])
+/**
  * aten::remainder.Scalar(Tensor self, Scalar other) -> Tensor
  * aten::remainder.Scalar_Tensor(Scalar self, Tensor other) -> Tensor
  * aten::remainder.Tensor(Tensor self, Tensor other) -> Tensor
@@ -6313,11 +7415,25 @@ export const remainder = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('remainder', 'aten::remainder', ['Scalar', 'Scalar_Tensor', 'Tensor'])
 /**
+ * aten::remainder_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
+ * aten::remainder_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const remainder_ = asFunction<{
+  (self: Tensor, other: Scalar): Tensor
+  (self: Tensor, other: Tensor): Tensor
+}>('remainder_', 'aten::remainder_', ['Scalar', 'Tensor'])
+/**
  * aten::renorm(Tensor self, Scalar p, int dim, Scalar maxnorm) -> Tensor
  */
 export const renorm = asFunction<{
   (self: Tensor, p: Scalar, dim: number, maxnorm: Scalar): Tensor
 }>('renorm', 'aten::renorm', [''])
+/**
+ * aten::renorm_(Tensor(a!) self, Scalar p, int dim, Scalar maxnorm) -> Tensor(a!)
+ */
+export const renorm_ = asFunction<{
+  (self: Tensor, p: Scalar, dim: number, maxnorm: Scalar): Tensor
+}>('renorm_', 'aten::renorm_', [''])
 /**
  * aten::repeat(Tensor self, SymInt[] repeats) -> Tensor
  */
@@ -6355,11 +7471,23 @@ export const resize = asFunction<{
   (self: Tensor, size: readonly number[], options?: { memoryFormat?: MemoryFormat | null }): Tensor
 }>('resize', 'aten::resize', [''])
 /**
+ * aten::resize_(Tensor(a!) self, SymInt[] size, *, MemoryFormat? memory_format=None) -> Tensor(a!)
+ */
+export const resize_ = asFunction<{
+  (self: Tensor, size: readonly number[], options?: { memoryFormat?: MemoryFormat | null }): Tensor
+}>('resize_', 'aten::resize_', [''])
+/**
  * aten::resize_as(Tensor self, Tensor the_template, *, MemoryFormat? memory_format=None) -> Tensor
  */
 export const resizeAs = asFunction<{
   (self: Tensor, theTemplate: Tensor, options?: { memoryFormat?: MemoryFormat | null }): Tensor
 }>('resizeAs', 'aten::resize_as', [''])
+/**
+ * aten::resize_as_(Tensor(a!) self, Tensor the_template, *, MemoryFormat? memory_format=None) -> Tensor(a!)
+ */
+export const resizeAs_ = asFunction<{
+  (self: Tensor, theTemplate: Tensor, options?: { memoryFormat?: MemoryFormat | null }): Tensor
+}>('resizeAs_', 'aten::resize_as_', [''])
 /**
  * aten::resize_as_sparse(Tensor self, Tensor the_template) -> Tensor
  */
@@ -6373,6 +7501,36 @@ export const rmsNorm = asFunction<{
   (input: Tensor, normalizedShape: readonly number[], weight?: Tensor | null, eps?: number | null): Tensor
   (input: Tensor, normalizedShape: readonly number[], options?: { weight?: Tensor | null; eps?: number | null }): Tensor
 }>('rmsNorm', 'aten::rms_norm', [''])
+/**
+ * aten::rnn_relu.data(Tensor data, Tensor batch_sizes, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional) -> (Tensor, Tensor)
+ * aten::rnn_relu.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)
+ */
+export const rnnRelu = asFunction<{
+  (data: Tensor, batchSizes: Tensor, hx: Tensor, params: readonly Tensor[], hasBiases: boolean, numLayers: number, dropout: number, train: boolean, bidirectional: boolean): [Tensor, Tensor]
+  (input: Tensor, hx: Tensor, params: readonly Tensor[], hasBiases: boolean, numLayers: number, dropout: number, train: boolean, bidirectional: boolean, batchFirst: boolean): [Tensor, Tensor]
+}>('rnnRelu', 'aten::rnn_relu', ['data', 'input'])
+/**
+ * aten::rnn_relu_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> Tensor
+ */
+export const rnnReluCell = asFunction<{
+  (input: Tensor, hx: Tensor, wIh: Tensor, wHh: Tensor, bIh?: Tensor | null, bHh?: Tensor | null): Tensor
+  (input: Tensor, hx: Tensor, wIh: Tensor, wHh: Tensor, options?: { bIh?: Tensor | null; bHh?: Tensor | null }): Tensor
+}>('rnnReluCell', 'aten::rnn_relu_cell', [''])
+/**
+ * aten::rnn_tanh.data(Tensor data, Tensor batch_sizes, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional) -> (Tensor, Tensor)
+ * aten::rnn_tanh.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)
+ */
+export const rnnTanh = asFunction<{
+  (data: Tensor, batchSizes: Tensor, hx: Tensor, params: readonly Tensor[], hasBiases: boolean, numLayers: number, dropout: number, train: boolean, bidirectional: boolean): [Tensor, Tensor]
+  (input: Tensor, hx: Tensor, params: readonly Tensor[], hasBiases: boolean, numLayers: number, dropout: number, train: boolean, bidirectional: boolean, batchFirst: boolean): [Tensor, Tensor]
+}>('rnnTanh', 'aten::rnn_tanh', ['data', 'input'])
+/**
+ * aten::rnn_tanh_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> Tensor
+ */
+export const rnnTanhCell = asFunction<{
+  (input: Tensor, hx: Tensor, wIh: Tensor, wHh: Tensor, bIh?: Tensor | null, bHh?: Tensor | null): Tensor
+  (input: Tensor, hx: Tensor, wIh: Tensor, wHh: Tensor, options?: { bIh?: Tensor | null; bHh?: Tensor | null }): Tensor
+}>('rnnTanhCell', 'aten::rnn_tanh_cell', [''])
 /**
  * aten::roll(Tensor self, SymInt[1] shifts, int[1] dims=[]) -> Tensor
  */
@@ -6396,6 +7554,20 @@ export const round = asFunction<{
   (self: Tensor, options: { decimals: number }): Tensor
 }>('round', 'aten::round', ['', 'decimals'])
 /**
+ * aten::round_(Tensor(a!) self) -> Tensor(a!)
+ * aten::round_.decimals(Tensor(a!) self, *, int decimals) -> Tensor(a!)
+ */
+export const round_ = asFunction<{
+  (self: Tensor): Tensor
+  (self: Tensor, options: { decimals: number }): Tensor
+}>('round_', 'aten::round_', ['', 'decimals'])
+/**
+ * aten::row_indices(Tensor(a) self) -> Tensor(a)
+ */
+export const rowIndices = asFunction<{
+  (self: Tensor): Tensor
+}>('rowIndices', 'aten::row_indices', [''])
+/**
  * aten::row_stack(Tensor[] tensors) -> Tensor
  */
 export const rowStack = asFunction<{
@@ -6409,6 +7581,13 @@ export const rrelu = asFunction<{
   (self: Tensor, options?: { lower?: Scalar; upper?: Scalar; training?: boolean; generator?: Generator | null }): Tensor
 }>('rrelu', 'aten::rrelu', [''])
 /**
+ * aten::rrelu_(Tensor(a!) self, Scalar lower=0.125, Scalar upper=0.33333333333333331, bool training=False, Generator? generator=None) -> Tensor(a!)
+ */
+export const rrelu_ = asFunction<{
+  (self: Tensor, lower?: Scalar, upper?: Scalar, training?: boolean, generator?: Generator | null): Tensor
+  (self: Tensor, options?: { lower?: Scalar; upper?: Scalar; training?: boolean; generator?: Generator | null }): Tensor
+}>('rrelu_', 'aten::rrelu_', [''])
+/**
  * aten::rrelu_with_noise(Tensor self, Tensor(b!) noise, Scalar lower=0.125, Scalar upper=0.33333333333333331, bool training=False, Generator? generator=None) -> Tensor
  */
 export const rreluWithNoise = asFunction<{
@@ -6416,11 +7595,24 @@ export const rreluWithNoise = asFunction<{
   (self: Tensor, noise: Tensor, options?: { lower?: Scalar; upper?: Scalar; training?: boolean; generator?: Generator | null }): Tensor
 }>('rreluWithNoise', 'aten::rrelu_with_noise', [''])
 /**
+ * aten::rrelu_with_noise_(Tensor(a!) self, Tensor(b!) noise, Scalar lower=0.125, Scalar upper=0.33333333333333331, bool training=False, Generator? generator=None) -> Tensor(a!)
+ */
+export const rreluWithNoise_ = asFunction<{
+  (self: Tensor, noise: Tensor, lower?: Scalar, upper?: Scalar, training?: boolean, generator?: Generator | null): Tensor
+  (self: Tensor, noise: Tensor, options?: { lower?: Scalar; upper?: Scalar; training?: boolean; generator?: Generator | null }): Tensor
+}>('rreluWithNoise_', 'aten::rrelu_with_noise_', [''])
+/**
  * aten::rsqrt(Tensor self) -> Tensor
  */
 export const rsqrt = asFunction<{
   (self: Tensor): Tensor
 }>('rsqrt', 'aten::rsqrt', [''])
+/**
+ * aten::rsqrt_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const rsqrt_ = asFunction<{
+  (self: Tensor): Tensor
+}>('rsqrt_', 'aten::rsqrt_', [''])
 /**
  * aten::rsub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor
  * aten::rsub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor
@@ -6450,17 +7642,41 @@ export const scatter = asFunction<{
   (self: Tensor, dim: number, index: Tensor, value: Scalar, options: { reduce: string }): Tensor
 }>('scatter', 'aten::scatter', ['src', 'value', 'reduce', 'value_reduce'])
 /**
+ * aten::scatter_.src(Tensor(a!) self, int dim, Tensor index, Tensor src) -> Tensor(a!)
+ * aten::scatter_.value(Tensor(a!) self, int dim, Tensor index, Scalar value) -> Tensor(a!)
+ * aten::scatter_.reduce(Tensor(a!) self, int dim, Tensor index, Tensor src, *, str reduce) -> Tensor(a!)
+ * aten::scatter_.value_reduce(Tensor(a!) self, int dim, Tensor index, Scalar value, *, str reduce) -> Tensor(a!)
+ */
+export const scatter_ = asFunction<{
+  (self: Tensor, dim: number, index: Tensor, src: Tensor): Tensor
+  (self: Tensor, dim: number, index: Tensor, value: Scalar): Tensor
+  (self: Tensor, dim: number, index: Tensor, src: Tensor, options: { reduce: string }): Tensor
+  (self: Tensor, dim: number, index: Tensor, value: Scalar, options: { reduce: string }): Tensor
+}>('scatter_', 'aten::scatter_', ['src', 'value', 'reduce', 'value_reduce'])
+/**
  * aten::scatter_add(Tensor self, int dim, Tensor index, Tensor src) -> Tensor
  */
 export const scatterAdd = asFunction<{
   (self: Tensor, dim: number, index: Tensor, src: Tensor): Tensor
 }>('scatterAdd', 'aten::scatter_add', [''])
 /**
+ * aten::scatter_add_(Tensor(a!) self, int dim, Tensor index, Tensor src) -> Tensor(a!)
+ */
+export const scatterAdd_ = asFunction<{
+  (self: Tensor, dim: number, index: Tensor, src: Tensor): Tensor
+}>('scatterAdd_', 'aten::scatter_add_', [''])
+/**
  * aten::scatter_reduce.two(Tensor self, int dim, Tensor index, Tensor src, str reduce, *, bool include_self=True) -> Tensor
  */
 export const scatterReduce = asFunction<{
   (self: Tensor, dim: number, index: Tensor, src: Tensor, reduce: string, options?: { includeSelf?: boolean }): Tensor
 }>('scatterReduce', 'aten::scatter_reduce', ['two'])
+/**
+ * aten::scatter_reduce_.two(Tensor(a!) self, int dim, Tensor index, Tensor src, str reduce, *, bool include_self=True) -> Tensor(a!)
+ */
+export const scatterReduce_ = asFunction<{
+  (self: Tensor, dim: number, index: Tensor, src: Tensor, reduce: string, options?: { includeSelf?: boolean }): Tensor
+}>('scatterReduce_', 'aten::scatter_reduce_', ['two'])
 /**
  * aten::searchsorted.Scalar(Tensor sorted_sequence, Scalar self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None) -> Tensor
  * aten::searchsorted.Tensor(Tensor sorted_sequence, Tensor self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None) -> Tensor
@@ -6488,6 +7704,12 @@ export const selu = asFunction<{
   (self: Tensor): Tensor
 }>('selu', 'aten::selu', [''])
 /**
+ * aten::selu_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const selu_ = asFunction<{
+  (self: Tensor): Tensor
+}>('selu_', 'aten::selu_', [''])
+/**
  * aten::set(Tensor self) -> Tensor
  * aten::set.source_Tensor(Tensor self, Tensor source) -> Tensor
  */
@@ -6502,17 +7724,35 @@ export const sgn = asFunction<{
   (self: Tensor): Tensor
 }>('sgn', 'aten::sgn', [''])
 /**
+ * aten::sgn_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const sgn_ = asFunction<{
+  (self: Tensor): Tensor
+}>('sgn_', 'aten::sgn_', [''])
+/**
  * aten::sigmoid(Tensor self) -> Tensor
  */
 export const sigmoid = asFunction<{
   (self: Tensor): Tensor
 }>('sigmoid', 'aten::sigmoid', [''])
 /**
+ * aten::sigmoid_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const sigmoid_ = asFunction<{
+  (self: Tensor): Tensor
+}>('sigmoid_', 'aten::sigmoid_', [''])
+/**
  * aten::sign(Tensor self) -> Tensor
  */
 export const sign = asFunction<{
   (self: Tensor): Tensor
 }>('sign', 'aten::sign', [''])
+/**
+ * aten::sign_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const sign_ = asFunction<{
+  (self: Tensor): Tensor
+}>('sign_', 'aten::sign_', [''])
 /**
  * aten::signbit(Tensor self) -> Tensor
  */
@@ -6526,11 +7766,23 @@ export const silu = asFunction<{
   (self: Tensor): Tensor
 }>('silu', 'aten::silu', [''])
 /**
+ * aten::silu_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const silu_ = asFunction<{
+  (self: Tensor): Tensor
+}>('silu_', 'aten::silu_', [''])
+/**
  * aten::sin(Tensor self) -> Tensor
  */
 export const sin = asFunction<{
   (self: Tensor): Tensor
 }>('sin', 'aten::sin', [''])
+/**
+ * aten::sin_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const sin_ = asFunction<{
+  (self: Tensor): Tensor
+}>('sin_', 'aten::sin_', [''])
 /**
  * aten::sinc(Tensor self) -> Tensor
  */
@@ -6538,11 +7790,23 @@ export const sinc = asFunction<{
   (self: Tensor): Tensor
 }>('sinc', 'aten::sinc', [''])
 /**
+ * aten::sinc_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const sinc_ = asFunction<{
+  (self: Tensor): Tensor
+}>('sinc_', 'aten::sinc_', [''])
+/**
  * aten::sinh(Tensor self) -> Tensor
  */
 export const sinh = asFunction<{
   (self: Tensor): Tensor
 }>('sinh', 'aten::sinh', [''])
+/**
+ * aten::sinh_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const sinh_ = asFunction<{
+  (self: Tensor): Tensor
+}>('sinh_', 'aten::sinh_', [''])
 /**
  * aten::slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor(a)
  */
@@ -6672,6 +7936,24 @@ export const sparseCsrTensor = asFunction<{
   (crowIndices: Tensor, colIndices: Tensor, values: Tensor, size: readonly number[], options?: TensorOptions): Tensor
 }>('sparseCsrTensor', 'aten::sparse_csr_tensor', ['crow_col_value', 'crow_col_value_size'])
 /**
+ * aten::sparse_dim(Tensor self) -> int
+ */
+export const sparseDim = asFunction<{
+  (self: Tensor): number
+}>('sparseDim', 'aten::sparse_dim', [''])
+/**
+ * aten::sparse_mask(Tensor self, Tensor mask) -> Tensor
+ */
+export const sparseMask = asFunction<{
+  (self: Tensor, mask: Tensor): Tensor
+}>('sparseMask', 'aten::sparse_mask', [''])
+/**
+ * aten::sparse_sampled_addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor
+ */
+export const sparseSampledAddmm = asFunction<{
+  (self: Tensor, mat1: Tensor, mat2: Tensor, options?: { beta?: Scalar; alpha?: Scalar }): Tensor
+}>('sparseSampledAddmm', 'aten::sparse_sampled_addmm', [''])
+/**
  * aten::split.Tensor(Tensor(a -> *) self, SymInt split_size, int dim=0) -> Tensor(a)[]
  * aten::split.sizes(Tensor(a -> *) self, SymInt[] split_size, int dim=0) -> Tensor(a)[]
  */
@@ -6695,11 +7977,23 @@ export const sqrt = asFunction<{
   (self: Tensor): Tensor
 }>('sqrt', 'aten::sqrt', [''])
 /**
+ * aten::sqrt_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const sqrt_ = asFunction<{
+  (self: Tensor): Tensor
+}>('sqrt_', 'aten::sqrt_', [''])
+/**
  * aten::square(Tensor self) -> Tensor
  */
 export const square = asFunction<{
   (self: Tensor): Tensor
 }>('square', 'aten::square', [''])
+/**
+ * aten::square_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const square_ = asFunction<{
+  (self: Tensor): Tensor
+}>('square_', 'aten::square_', [''])
 /**
  * aten::squeeze(Tensor(a) self) -> Tensor(a)
  * aten::squeeze.dim(Tensor(a) self, int dim) -> Tensor(a)
@@ -6710,6 +8004,16 @@ export const squeeze = asFunction<{
   (self: Tensor, dim: number): Tensor
   (self: Tensor, dim: readonly number[]): Tensor
 }>('squeeze', 'aten::squeeze', ['', 'dim', 'dims'])
+/**
+ * aten::squeeze_(Tensor(a!) self) -> Tensor(a!)
+ * aten::squeeze_.dim(Tensor(a!) self, int dim) -> Tensor(a!)
+ * aten::squeeze_.dims(Tensor(a!) self, int[] dim) -> Tensor(a!)
+ */
+export const squeeze_ = asFunction<{
+  (self: Tensor): Tensor
+  (self: Tensor, dim: number): Tensor
+  (self: Tensor, dim: readonly number[]): Tensor
+}>('squeeze_', 'aten::squeeze_', ['', 'dim', 'dims'])
 /**
  * aten::stack(Tensor[] tensors, int dim=0) -> Tensor
  */
@@ -6763,6 +8067,15 @@ export const sub = asFunction<{
   (self: Tensor, other: Tensor, options?: { alpha?: Scalar }): Tensor
 }>('sub', 'aten::sub', ['Scalar', 'Tensor'])
 /**
+ * aten::sub_.Scalar(Tensor(a!) self, Scalar other, Scalar alpha=1) -> Tensor(a!)
+ * aten::sub_.Tensor(Tensor(a!) self, Tensor other, *, Scalar alpha=1) -> Tensor(a!)
+ */
+export const sub_ = asFunction<{
+  (self: Tensor, other: Scalar, alpha?: Scalar): Tensor
+  (self: Tensor, other: Scalar, options?: { alpha?: Scalar }): Tensor
+  (self: Tensor, other: Tensor, options?: { alpha?: Scalar }): Tensor
+}>('sub_', 'aten::sub_', ['Scalar', 'Tensor'])
+/**
  * aten::subtract.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor
  * aten::subtract.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor
  */
@@ -6771,6 +8084,15 @@ export const subtract = asFunction<{
   (self: Tensor, other: Scalar, options?: { alpha?: Scalar }): Tensor
   (self: Tensor, other: Tensor, options?: { alpha?: Scalar }): Tensor
 }>('subtract', 'aten::subtract', ['Scalar', 'Tensor'])
+/**
+ * aten::subtract_.Scalar(Tensor(a!) self, Scalar other, Scalar alpha=1) -> Tensor(a!)
+ * aten::subtract_.Tensor(Tensor(a!) self, Tensor other, *, Scalar alpha=1) -> Tensor(a!)
+ */
+export const subtract_ = asFunction<{
+  (self: Tensor, other: Scalar, alpha?: Scalar): Tensor
+  (self: Tensor, other: Scalar, options?: { alpha?: Scalar }): Tensor
+  (self: Tensor, other: Tensor, options?: { alpha?: Scalar }): Tensor
+}>('subtract_', 'aten::subtract_', ['Scalar', 'Tensor'])
 /**
  * aten::sum(Tensor self, *, ScalarType? dtype=None) -> Tensor
  * aten::sum.dim_IntList(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
@@ -6800,17 +8122,35 @@ export const swapaxes = asFunction<{
   (self: Tensor, axis0: number, axis1: number): Tensor
 }>('swapaxes', 'aten::swapaxes', [''])
 /**
+ * aten::swapaxes_(Tensor(a!) self, int axis0, int axis1) -> Tensor(a!)
+ */
+export const swapaxes_ = asFunction<{
+  (self: Tensor, axis0: number, axis1: number): Tensor
+}>('swapaxes_', 'aten::swapaxes_', [''])
+/**
  * aten::swapdims(Tensor(a) self, int dim0, int dim1) -> Tensor(a)
  */
 export const swapdims = asFunction<{
   (self: Tensor, dim0: number, dim1: number): Tensor
 }>('swapdims', 'aten::swapdims', [''])
 /**
+ * aten::swapdims_(Tensor(a!) self, int dim0, int dim1) -> Tensor(a!)
+ */
+export const swapdims_ = asFunction<{
+  (self: Tensor, dim0: number, dim1: number): Tensor
+}>('swapdims_', 'aten::swapdims_', [''])
+/**
  * aten::t(Tensor(a) self) -> Tensor(a)
  */
 export const t = asFunction<{
   (self: Tensor): Tensor
 }>('t', 'aten::t', [''])
+/**
+ * aten::t_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const t_ = asFunction<{
+  (self: Tensor): Tensor
+}>('t_', 'aten::t_', [''])
 /**
  * aten::take(Tensor self, Tensor index) -> Tensor
  */
@@ -6831,11 +8171,23 @@ export const tan = asFunction<{
   (self: Tensor): Tensor
 }>('tan', 'aten::tan', [''])
 /**
+ * aten::tan_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const tan_ = asFunction<{
+  (self: Tensor): Tensor
+}>('tan_', 'aten::tan_', [''])
+/**
  * aten::tanh(Tensor self) -> Tensor
  */
 export const tanh = asFunction<{
   (self: Tensor): Tensor
 }>('tanh', 'aten::tanh', [''])
+/**
+ * aten::tanh_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const tanh_ = asFunction<{
+  (self: Tensor): Tensor
+}>('tanh_', 'aten::tanh_', [''])
 /**
  * aten::tensor_split.indices(Tensor(a -> *) self, SymInt[] indices, int dim=0) -> Tensor(a)[]
  * aten::tensor_split.sections(Tensor(a -> *) self, SymInt sections, int dim=0) -> Tensor(a)[]
@@ -6862,6 +8214,12 @@ export const threshold = asFunction<{
   (self: Tensor, threshold: Scalar, value: Scalar): Tensor
 }>('threshold', 'aten::threshold', [''])
 /**
+ * aten::threshold_(Tensor(a!) self, Scalar threshold, Scalar value) -> Tensor(a!)
+ */
+export const threshold_ = asFunction<{
+  (self: Tensor, threshold: Scalar, value: Scalar): Tensor
+}>('threshold_', 'aten::threshold_', [''])
+/**
  * aten::tile(Tensor self, SymInt[] dims) -> Tensor
  */
 export const tile = asFunction<{
@@ -6883,6 +8241,34 @@ export const toSparse = asFunction<{
   (self: Tensor, sparseDim: number): Tensor
 }>('toSparse', 'aten::to_sparse', ['', 'sparse_dim'])
 /**
+ * aten::to_sparse_bsc(Tensor self, int[2] blocksize, int? dense_dim=None) -> Tensor
+ */
+export const toSparseBsc = asFunction<{
+  (self: Tensor, blocksize: number | readonly number[], denseDim?: number | null): Tensor
+  (self: Tensor, blocksize: number | readonly number[], options?: { denseDim?: number | null }): Tensor
+}>('toSparseBsc', 'aten::to_sparse_bsc', [''])
+/**
+ * aten::to_sparse_bsr(Tensor self, int[2] blocksize, int? dense_dim=None) -> Tensor
+ */
+export const toSparseBsr = asFunction<{
+  (self: Tensor, blocksize: number | readonly number[], denseDim?: number | null): Tensor
+  (self: Tensor, blocksize: number | readonly number[], options?: { denseDim?: number | null }): Tensor
+}>('toSparseBsr', 'aten::to_sparse_bsr', [''])
+/**
+ * aten::to_sparse_csc(Tensor self, int? dense_dim=None) -> Tensor
+ */
+export const toSparseCsc = asFunction<{
+  (self: Tensor, denseDim?: number | null): Tensor
+  (self: Tensor, options?: { denseDim?: number | null }): Tensor
+}>('toSparseCsc', 'aten::to_sparse_csc', [''])
+/**
+ * aten::to_sparse_csr(Tensor self, int? dense_dim=None) -> Tensor
+ */
+export const toSparseCsr = asFunction<{
+  (self: Tensor, denseDim?: number | null): Tensor
+  (self: Tensor, options?: { denseDim?: number | null }): Tensor
+}>('toSparseCsr', 'aten::to_sparse_csr', [''])
+/**
  * aten::topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor values, Tensor indices)
  */
 export const topk = asFunction<{
@@ -6901,6 +8287,12 @@ export const trace = asFunction<{
 export const transpose = asFunction<{
   (self: Tensor, dim0: number, dim1: number): Tensor
 }>('transpose', 'aten::transpose', ['int'])
+/**
+ * aten::transpose_(Tensor(a!) self, int dim0, int dim1) -> Tensor(a!)
+ */
+export const transpose_ = asFunction<{
+  (self: Tensor, dim0: number, dim1: number): Tensor
+}>('transpose_', 'aten::transpose_', [''])
 /**
  * aten::trapezoid.dx(Tensor y, *, Scalar dx=1, int dim=-1) -> Tensor
  * aten::trapezoid.x(Tensor y, Tensor x, *, int dim=-1) -> Tensor
@@ -6932,6 +8324,13 @@ export const tril = asFunction<{
   (self: Tensor, options?: { diagonal?: number }): Tensor
 }>('tril', 'aten::tril', [''])
 /**
+ * aten::tril_(Tensor(a!) self, SymInt diagonal=0) -> Tensor(a!)
+ */
+export const tril_ = asFunction<{
+  (self: Tensor, diagonal?: number): Tensor
+  (self: Tensor, options?: { diagonal?: number }): Tensor
+}>('tril_', 'aten::tril_', [''])
+/**
  * aten::tril_indices(int row, int col, int offset=0, *, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
  */
 export const trilIndices = asFunction<{
@@ -6953,6 +8352,13 @@ export const triu = asFunction<{
   (self: Tensor, options?: { diagonal?: number }): Tensor
 }>('triu', 'aten::triu', [''])
 /**
+ * aten::triu_(Tensor(a!) self, SymInt diagonal=0) -> Tensor(a!)
+ */
+export const triu_ = asFunction<{
+  (self: Tensor, diagonal?: number): Tensor
+  (self: Tensor, options?: { diagonal?: number }): Tensor
+}>('triu_', 'aten::triu_', [''])
+/**
  * aten::triu_indices(int row, int col, int offset=0, *, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
  */
 export const triuIndices = asFunction<{
@@ -6968,11 +8374,25 @@ export const trueDivide = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('trueDivide', 'aten::true_divide', ['Scalar', 'Tensor'])
 /**
+ * aten::true_divide_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
+ * aten::true_divide_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const trueDivide_ = asFunction<{
+  (self: Tensor, other: Scalar): Tensor
+  (self: Tensor, other: Tensor): Tensor
+}>('trueDivide_', 'aten::true_divide_', ['Scalar', 'Tensor'])
+/**
  * aten::trunc(Tensor self) -> Tensor
  */
 export const trunc = asFunction<{
   (self: Tensor): Tensor
 }>('trunc', 'aten::trunc', [''])
+/**
+ * aten::trunc_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const trunc_ = asFunction<{
+  (self: Tensor): Tensor
+}>('trunc_', 'aten::trunc_', [''])
 /**
  * aten::type_as(Tensor self, Tensor other) -> Tensor
  */
@@ -7011,6 +8431,13 @@ export const uniform = asFunction<{
   (self: Tensor, from?: number, to?: number, options?: { generator?: Generator | null }): Tensor
   (self: Tensor, options?: { from?: number; to?: number; generator?: Generator | null }): Tensor
 }>('uniform', 'aten::uniform', [''])
+/**
+ * aten::uniform_(Tensor(a!) self, float from=0., float to=1., *, Generator? generator=None) -> Tensor(a!)
+ */
+export const uniform_ = asFunction<{
+  (self: Tensor, from?: number, to?: number, options?: { generator?: Generator | null }): Tensor
+  (self: Tensor, options?: { from?: number; to?: number; generator?: Generator | null }): Tensor
+}>('uniform_', 'aten::uniform_', [''])
 /**
  * aten::unique_consecutive(Tensor self, bool return_inverse=False, bool return_counts=False, int? dim=None) -> (Tensor, Tensor, Tensor)
  */
@@ -7059,6 +8486,18 @@ export const unsafeSplitWithSizes = asFunction<{
 export const unsqueeze = asFunction<{
   (self: Tensor, dim: number): Tensor
 }>('unsqueeze', 'aten::unsqueeze', [''])
+/**
+ * aten::unsqueeze_(Tensor(a!) self, int dim) -> Tensor(a!)
+ */
+export const unsqueeze_ = asFunction<{
+  (self: Tensor, dim: number): Tensor
+}>('unsqueeze_', 'aten::unsqueeze_', [''])
+/**
+ * aten::values(Tensor(a) self) -> Tensor(a)
+ */
+export const values = asFunction<{
+  (self: Tensor): Tensor
+}>('values', 'aten::values', [''])
 /**
  * aten::vander(Tensor x, int? N=None, bool increasing=False) -> Tensor
  */
@@ -7164,11 +8603,25 @@ export const xlogy = asFunction<{
   (self: Tensor, other: Tensor): Tensor
 }>('xlogy', 'aten::xlogy', ['Scalar_Other', 'Scalar_Self', 'Tensor'])
 /**
+ * aten::xlogy_.Scalar_Other(Tensor(a!) self, Scalar other) -> Tensor(a!)
+ * aten::xlogy_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+ */
+export const xlogy_ = asFunction<{
+  (self: Tensor, other: Scalar): Tensor
+  (self: Tensor, other: Tensor): Tensor
+}>('xlogy_', 'aten::xlogy_', ['Scalar_Other', 'Tensor'])
+/**
  * aten::zero(Tensor self) -> Tensor
  */
 export const zero = asFunction<{
   (self: Tensor): Tensor
 }>('zero', 'aten::zero', [''])
+/**
+ * aten::zero_(Tensor(a!) self) -> Tensor(a!)
+ */
+export const zero_ = asFunction<{
+  (self: Tensor): Tensor
+}>('zero_', 'aten::zero_', [''])
 /**
  * aten::zeros(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
  */

@@ -1,5 +1,5 @@
 import { native, type Opaque } from './native.js'
-import { Tensor, wrap } from './tensor.js'
+import { handleOf, type Tensor, wrap } from './tensor.js'
 import type { Device } from './types.js'
 
 /**
@@ -34,7 +34,7 @@ export class Generator {
   }
 
   setState(state: Tensor): this {
-    native.setGeneratorState(this.native, state.handle)
+    native.setGeneratorState(this.native, handleOf(state, 'setState', 'state'))
     return this
   }
 }
@@ -56,5 +56,5 @@ export function getRngState(device: Device = 'cpu'): Tensor {
 
 /** Puts back what getRngState() gave. */
 export function setRngState(state: Tensor, device: Device = 'cpu'): void {
-  native.setGeneratorState(device, state.handle)
+  native.setGeneratorState(device, handleOf(state, 'setRngState', 'state'))
 }

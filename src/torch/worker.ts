@@ -1,5 +1,5 @@
 import { native } from './native.js'
-import { type Tensor, wrap } from './tensor.js'
+import { handleOf, type Tensor, wrap } from './tensor.js'
 
 /** A tensor on its way to another worker thread: can be sent by postMessage, and collected once. */
 export interface TensorToken {
@@ -12,7 +12,7 @@ export interface TensorToken {
  * sending thread ends; torch.memory.counters().inTransit counts them.
  */
 export function send(tensor: Tensor): TensorToken {
-  return { cleftTensor: native.sendTensor(tensor.handle) }
+  return { cleftTensor: native.sendTensor(handleOf(tensor, 'send', 'tensor')) }
 }
 
 /** @throws RangeError where the token was collected before, or its sender has ended */

@@ -35,5 +35,6 @@ export function quoteList(names: readonly string[]): string {
 /** The message of anything that was thrown, on one line. */
 export function reasonOf(thrown: unknown): string {
   const message = thrown instanceof Error ? thrown.message : String(thrown)
-  return message.replace(/\s+/g, ' ').slice(0, 500)
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is taken out
+  return message.replace(/[\s\u0000-\u001f\u007f-\u009f]+/g, ' ').slice(0, 500)
 }

@@ -1,14 +1,5 @@
-import {
-  closeSync,
-  fsyncSync,
-  openSync,
-  readSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeSync,
-} from 'node:fs'
 import { randomBytes } from 'node:crypto'
+import { closeSync, fsyncSync, openSync, readSync, renameSync, rmSync, statSync, writeSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { reasonOf, WeightsFileError } from './error.js'
 
@@ -99,9 +90,13 @@ export class OutputFile {
     try {
       this.fd = openSync(this.temporary, 'wx', 0o666)
     } catch (thrown) {
-      throw new WeightsFileError(path, `expected a path that can be written, but '${path}' cannot: ${reasonOf(thrown)}`, {
-        cause: thrown,
-      })
+      throw new WeightsFileError(
+        path,
+        `expected a path that can be written, but '${path}' cannot: ${reasonOf(thrown)}`,
+        {
+          cause: thrown,
+        },
+      )
     }
   }
 
@@ -124,7 +119,11 @@ export class OutputFile {
   }
 
   /** Appends what `copy` gives piece by piece, and shows each piece to `see`. */
-  writeChunks(length: number, copy: (offset: number, length: number) => Uint8Array, see?: (bytes: Uint8Array) => void): void {
+  writeChunks(
+    length: number,
+    copy: (offset: number, length: number) => Uint8Array,
+    see?: (bytes: Uint8Array) => void,
+  ): void {
     for (let offset = 0; offset < length; offset += CHUNK) {
       const bytes = copy(offset, Math.min(CHUNK, length - offset))
       see?.(bytes)

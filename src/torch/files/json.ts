@@ -27,7 +27,9 @@ export class JsonReader {
   private fail(expected: string): Error {
     const found = this.peek()
     return this.refuse(
-      found === '' ? `expected ${expected}, but it ends` : `expected ${expected} at character ${this.position}, not ${quote(found)}`,
+      found === ''
+        ? `expected ${expected}, but it ends`
+        : `expected ${expected} at character ${this.position}, not ${quote(found)}`,
     )
   }
 

@@ -47,7 +47,9 @@ export function saveSafetensors<T>(
   const metadata = options.metadata ?? { format: 'pt' }
   for (const [key, value] of Object.entries(metadata)) {
     if (typeof value !== 'string') {
-      throw new TypeError(`saveSafetensors: expected metadata to be strings, but ${quote(key)} is of type ${typeof value}`)
+      throw new TypeError(
+        `saveSafetensors: expected metadata to be strings, but ${quote(key)} is of type ${typeof value}`,
+      )
     }
   }
   const limit = options.maxShardBytes ?? Number.POSITIVE_INFINITY
@@ -94,11 +96,14 @@ function collect<T>(tensors: NamedTensors<T>, path: string, backend: FilesBacken
   for (const [name, tensor] of pairs) {
     // a lone half of a surrogate pair has no UTF-8
     if (typeof name !== 'string' || name === '__metadata__' || Buffer.from(name).toString() !== name) {
-      throw new TypeError(`saveSafetensors: expected names that are text other than __metadata__, not ${quote(String(name))}`)
+      throw new TypeError(
+        `saveSafetensors: expected names that are text other than __metadata__, not ${quote(String(name))}`,
+      )
     }
     if (seen.has(name)) throw new WeightsFileError(path, `expected every name once, but ${quote(name)} is there twice`)
     seen.add(name)
-    if (!backend.isTensor(tensor)) throw new TypeError(`saveSafetensors: expected ${quote(name)} to be a tensor, but it is none`)
+    if (!backend.isTensor(tensor))
+      throw new TypeError(`saveSafetensors: expected ${quote(name)} to be a tensor, but it is none`)
     const { dtype, shape } = backend.describe(tensor)
     if (!safetensorsOfDtype.has(dtype)) {
       throw new WeightsFileError(
@@ -160,7 +165,10 @@ function writeShard<T>(
   const json = Buffer.from(`{${parts.join(',')}}`)
   const padding = (8 - (json.length % 8)) % 8
   if (json.length + padding > MAX_HEADER_BYTES) {
-    throw new WeightsFileError(file.path, `expected names and metadata below ${MAX_HEADER_BYTES} bytes, not ${json.length}`)
+    throw new WeightsFileError(
+      file.path,
+      `expected names and metadata below ${MAX_HEADER_BYTES} bytes, not ${json.length}`,
+    )
   }
   const length = Buffer.alloc(8)
   length.writeBigUInt64LE(BigInt(json.length + padding))

@@ -76,7 +76,8 @@ export function readSafetensorsHeader(file: InputFile): SafetensorsHeader {
     throw refuse('expected a safetensors header in UTF-8')
   }
   // the format asks for it, so that the header cannot be something else too
-  if (!text.startsWith('{')) throw refuse(`expected a safetensors header to begin with {, but it is ${quote(text.slice(0, 20))}`)
+  if (!text.startsWith('{'))
+    throw refuse(`expected a safetensors header to begin with {, but it is ${quote(text.slice(0, 20))}`)
 
   const tensors = new Map<string, TensorInfo>()
   const metadata = new Map<string, string>()
@@ -110,7 +111,9 @@ export function readSafetensorsHeader(file: InputFile): SafetensorsHeader {
     const [begin, end] = offsets as [number, number]
     const elements = elementsOf(shape)
     if (elements === null || !Number.isSafeInteger(elements * dtypeBytes[dtype])) {
-      throw refuse(`expected tensor ${quote(name)} to have a size below 2^53 bytes, but its shape is [${shape.join(', ')}]`)
+      throw refuse(
+        `expected tensor ${quote(name)} to have a size below 2^53 bytes, but its shape is [${shape.join(', ')}]`,
+      )
     }
     const byteLength = elements * dtypeBytes[dtype]
     if (end < begin || end - begin !== byteLength) {

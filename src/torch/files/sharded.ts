@@ -70,7 +70,8 @@ export function readIndex(path: string): ReadonlyMap<string, string> {
   const file = InputFile.open(path)
   let text: string
   try {
-    if (file.size > MAX_HEADER_BYTES) throw refuse(`expected an index of ${MAX_HEADER_BYTES} bytes at most, not ${file.size}`)
+    if (file.size > MAX_HEADER_BYTES)
+      throw refuse(`expected an index of ${MAX_HEADER_BYTES} bytes at most, not ${file.size}`)
     const bytes = file.read(0, file.size, 'an index')
     text = new TextDecoder('utf-8', { fatal: true }).decode(bytes)
   } catch (thrown) {
@@ -146,13 +147,20 @@ export function openSharded<T>(path: string, backend: FilesBackend<T>): ShardedF
 /** The index that a path means. */
 function indexOf(path: string): string {
   if (!existsSync(path)) {
-    throw new WeightsFileError(path, `expected a folder of weights or an index, but '${path}' does not exist; check the path`)
+    throw new WeightsFileError(
+      path,
+      `expected a folder of weights or an index, but '${path}' does not exist; check the path`,
+    )
   }
   if (!statSync(path).isDirectory()) {
     if (basename(path).endsWith('.json')) return path
-    throw new WeightsFileError(path, `expected a folder or a .safetensors.index.json, not '${path}'; use openSafetensors()`)
+    throw new WeightsFileError(
+      path,
+      `expected a folder or a .safetensors.index.json, not '${path}'; use openSafetensors()`,
+    )
   }
-  for (const name of [INDEX_NAME, 'model.safetensors']) {
+  // transformers' order: the single file first
+  for (const name of ['model.safetensors', INDEX_NAME]) {
     if (existsSync(join(path, name))) return join(path, name)
   }
   throw new WeightsFileError(path, `expected '${path}' to hold ${INDEX_NAME} or model.safetensors, but it has neither`)

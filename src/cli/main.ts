@@ -1,0 +1,28 @@
+#!/usr/bin/env node
+import yargs from 'yargs'
+import { hideBin } from 'yargs/helpers'
+import { exitOnSignals } from '../setup/exit.js'
+import { packageVersion } from '../setup/install.js'
+import { packageRoot } from '../setup/paths.js'
+import * as doctor from './doctor.js'
+import * as setup from './setup.js'
+
+/** One line for people; the stack only for whoever asks for it. */
+function fail(message: string, error?: Error): never {
+  const stack = process.env.DEBUG ? error?.stack : undefined
+  process.stderr.write(`cleft: ${stack ?? message}\n`)
+  process.exit(1)
+}
+
+exitOnSignals()
+await yargs(hideBin(process.argv))
+  .scriptName('cleft')
+  .usage('$0 <command> [options]')
+  .version(packageVersion(packageRoot()))
+  .command(setup.command, setup.describe, setup.builder, setup.handler)
+  .command(doctor.command, doctor.describe, doctor.builder, doctor.handler)
+  .demandCommand(1, 'a command was expected, and none came')
+  .strict()
+  .wrap(Math.min(110, process.stdout.columns ?? 110))
+  .fail((message, error: Error | undefined) => fail(error?.message ?? `${message}; see: npx cleft --help`, error))
+  .parseAsync()

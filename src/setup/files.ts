@@ -1,0 +1,69 @@
+import { createHash } from 'node:crypto'
+import {
+  accessSync,
+  constants,
+  createReadStream,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
+import { delimiter, dirname, join } from 'node:path'
+import { pipeline } from 'node:stream/promises'
+
+/** The first executable of this name on PATH, without starting a process. */
+export function findExecutable(name: string, searchPath = process.env.PATH ?? ''): string | null {
+  const endings = process.platform === 'win32' ? ['.exe', '.cmd', '.bat', ''] : ['']
+  for (const folder of searchPath.split(delimiter)) {
+    if (folder === '') continue
+    for (const ending of endings) {
+      const candidate = join(folder, name + ending)
+      try {
+        accessSync(candidate, constants.X_OK)
+        if (statSync(candidate).isFile()) return candidate
+      } catch {
+        // Not here: the next folder.
+      }
+    }
+  }
+  return null
+}
+
+/** A JSON file as an object, or null where it is missing or damaged: every such file can be made again. */
+export function readRecord(file: string): Record<string, unknown> | null {
+  try {
+    const value: unknown = JSON.parse(readFileSync(file, 'utf8'))
+    return typeof value === 'object' && value !== null && !Array.isArray(value) ? { ...value } : null
+  } catch {
+    return null
+  }
+}
+
+/** Writes a JSON file beside its place and renames it, so that a reader never sees half of it. */
+export function writeRecord(file: string, value: object): void {
+  mkdirSync(dirname(file), { recursive: true })
+  const beside = `${file}.${process.pid}`
+  writeFileSync(beside, `${JSON.stringify(value, null, 2)}\n`)
+  renameSync(beside, file)
+}
+
+/** The SHA-256 of a file, in hexadecimal. */
+export async function sha256OfFile(file: string): Promise<string> {
+  const hash = createHash('sha256')
+  await pipeline(createReadStream(file, { highWaterMark: 1 << 20 }), hash)
+  return hash.digest('hex')
+}
+
+/** Whether a folder can be written to, or made. */
+export function isWritable(folder: string): boolean {
+  let existing = folder
+  while (!existsSync(existing) && dirname(existing) !== existing) existing = dirname(existing)
+  try {
+    accessSync(existing, constants.W_OK)
+    return true
+  } catch {
+    return false
+  }
+}

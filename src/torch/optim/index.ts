@@ -1,0 +1,48 @@
+/*
+ * Optimizers, schedules of their rates, gradient clipping, loss scaling and averages of parameters, by PyTorch's names.
+ */
+export { Adafactor, type AdafactorOptions, type AdafactorState } from './adafactor.js'
+export { Adam, type AdamOptions, type AdamState, AdamW } from './adam.js'
+export { clipGradNorm_, clipGradValue_, getTotalNorm, type NormOptions } from './clip.js'
+export {
+  ExponentialMovingAverage,
+  type ExponentialMovingAverageOptions,
+  type ExponentialMovingAverageStateDict,
+} from './ema.js'
+export { GradScaler, type GradScalerOptions, type GradScalerStateDict } from './grad-scaler.js'
+export {
+  type CommonOptions,
+  type DictLike,
+  type Implementation,
+  Optimizer,
+  type OptimizerStateDict,
+  type ParameterGroup,
+  type ParameterGroupInput,
+  type Parameters,
+  type ParameterState,
+} from './optimizer.js'
+export {
+  Constant,
+  ConstantWithWarmup,
+  CosineWithWarmup,
+  LambdaLR,
+  LinearWithWarmup,
+  LRScheduler,
+  MultiStepLR,
+  type SchedulerStateDict,
+  StepLR,
+} from './schedulers.js'
+export {
+  type CosineSettings,
+  constantWithWarmup,
+  cosineWithWarmup,
+  type LinearSettings,
+  linearWithWarmup,
+  type MultiStepSettings,
+  multiStepDecay,
+  type RestartSettings,
+  type Schedule,
+  type StepSettings,
+  stepDecay,
+  type WarmupSettings,
+} from './schedules.js'
