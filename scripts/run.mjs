@@ -1,7 +1,7 @@
 // The first thing that runs in a new clone: brings packages, compiled TypeScript and the native add-on up to date, and then
 // does the task. Plain JavaScript with nothing but Node, since nothing else is there yet.
 import { spawnSync } from 'node:child_process'
-import { chmodSync, existsSync, readdirSync, readFileSync } from 'node:fs'
+import { chmodSync, existsSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -95,6 +95,8 @@ const tasks = {
   /** Only what a package needs: for `npm pack`. */
   compile() {
     ensurePackages()
+    // Anew, or what was compiled from sources that are gone would be packed too.
+    rmSync(join(root, 'dist'), { recursive: true, force: true })
     compile()
   },
   quickstart(parameters) {
@@ -111,7 +113,7 @@ const tasks = {
   },
   generate(parameters) {
     prepare({ mayFail: true })
-    run(process.execPath, ['scripts/generate.mjs', ...parameters])
+    run(process.execPath, ['scripts/generate/main.mjs', ...parameters])
   },
   lint() {
     ensurePackages()

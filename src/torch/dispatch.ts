@@ -1,3 +1,4 @@
+import { type Guard, guardOf } from './guards.js'
 import { native, type OperatorArgument, type OperatorDescription } from './native.js'
 import { Generator } from './random.js'
 import { Tensor, wrap } from './tensor.js'
@@ -27,6 +28,8 @@ const kindNames = [
   'an array of strings',
   'something else',
 ] as const
+/** So many kinds of four bits fit a whole number, with their count before them. */
+const keyLimit = 12
 const Missing = 0
 const TensorKind = 1
 const NumberKind = 2
@@ -171,16 +174,19 @@ class Overload {
   readonly positional: readonly OperatorArgument[]
   readonly names: readonly string[]
   readonly isFactory: boolean
+  readonly guard: Guard | undefined
 
   constructor(
     readonly text: string,
     readonly description: OperatorDescription,
+    name: string,
   ) {
     this.id = description.id
     this.returns = description.returns
     this.positional = description.arguments.filter((argument) => !argument.keywordOnly)
     this.names = description.arguments.map((argument) => camelCase(argument.name))
     this.isFactory = this.names.includes('pinMemory') && this.names.includes('dtype')
+    this.guard = guardOf(name, this.names)
   }
 
   /** Whether positional arguments of these kinds, and keywords of these names and kinds, fit. */
@@ -240,7 +246,7 @@ export class Operator {
         const description = native.lookup(this.name, overload)
         const text = overload === '' ? this.name : `${this.name}.${overload}`
         if (description === null) this.missing.push(text)
-        else this.found.push(new Overload(text, description))
+        else this.found.push(new Overload(text, description, this.name))
       }
     }
     return this.found
@@ -262,7 +268,7 @@ export class Operator {
 
   call(values: readonly unknown[]): unknown {
     const count = values.length
-    if (count <= 6 && !isKeywords(values[count - 1])) {
+    if (count <= keyLimit && !isKeywords(values[count - 1])) {
       let key = count
       for (let index = 0; index < count; index += 1) key = key * 16 + kindOf(values[index])
       const overload = this.byKinds.get(key)
@@ -272,6 +278,7 @@ export class Operator {
   }
 
   private invoke(overload: Overload, values: readonly unknown[]): unknown {
+    if (overload.guard !== undefined) this.check(overload, overload.guard, values)
     let result: unknown
     switch (values.length) {
       case 0:
@@ -290,6 +297,14 @@ export class Operator {
         result = native.call(overload.id, ...values.map(lower))
     }
     return this.raise(overload, result, values[0])
+  }
+
+  /** Refuses what libtorch would not survive: see guards.ts. */
+  private check(overload: Overload, guard: Guard, values: readonly unknown[]): void {
+    // a disposed tensor is refused by native code, with the argument's name
+    if (values.some((value) => value instanceof Tensor && !value.isAlive)) return
+    const problem = guard(Object.fromEntries(overload.names.map((name, index) => [name, values[index]])))
+    if (problem !== undefined) throw new RangeError(`${this.publicName}: ${problem}`)
   }
 
   /** Results as TypeScript objects. */
@@ -325,9 +340,10 @@ export class Operator {
       throw this.mismatch(values, kinds, keywordKinds)
     }
     if (keywords === undefined) {
-      if (kinds[0] === TensorKind && kinds.length === 1) this.unary = overload
-      if (kinds[0] === TensorKind && kinds.length === 2 && !isKeywords(values[1])) this.binary[kinds[1]!] = overload
-      if (values.length <= 6) {
+      const direct = overload.guard === undefined && kinds[0] === TensorKind
+      if (direct && kinds.length === 1) this.unary = overload
+      if (direct && kinds.length === 2 && !isKeywords(values[1])) this.binary[kinds[1]!] = overload
+      if (values.length <= keyLimit) {
         this.byKinds.set(
           kinds.reduce((key, kind) => key * 16 + kind, values.length),
           overload,
@@ -335,9 +351,9 @@ export class Operator {
       }
       return this.invoke(overload, values)
     }
-    const bound: unknown[] = overload.names.map((name, index) =>
-      lower(index < values.length ? values[index] : (keywords[name] ?? (name in keywords ? keywords[name] : undefined))),
-    )
+    const given = overload.names.map((name, index) => (index < values.length ? values[index] : keywords[name]))
+    if (overload.guard !== undefined) this.check(overload, overload.guard, given)
+    const bound: unknown[] = given.map(lower)
     while (bound.length > 0 && bound[bound.length - 1] === undefined) bound.pop()
     const self = values.length > 0 ? values[0] : keywords[overload.names[0]!]
     const result = this.raise(overload, native.call(overload.id, ...bound), self)

@@ -22,8 +22,17 @@ test('on a machine where nothing is set up, what is wrong and the command', asyn
   const { ok, checks } = await diagnose()
   expect(ok).toBe(false)
   expect(checks.map((check) => check.name)).toEqual(NAMES)
-  for (const check of checks) expect(check).toEqual({ name: expect.any(String), ok: expect.any(Boolean), found: expect.any(String), fix: check.ok ? null : expect.any(String) })
-  expect(checks.find((check) => check.name === 'libtorch')).toMatchObject({ ok: false, fix: 'unset LIBTORCH && npx cleft setup' })
+  for (const check of checks)
+    expect(check).toEqual({
+      name: expect.any(String),
+      ok: expect.any(Boolean),
+      found: expect.any(String),
+      fix: check.ok ? null : expect.any(String),
+    })
+  expect(checks.find((check) => check.name === 'libtorch')).toMatchObject({
+    ok: false,
+    fix: 'unset LIBTORCH && npx cleft setup',
+  })
   expect(checks.find((check) => check.name === 'addon')).toMatchObject({ ok: false, fix: 'npx cleft setup' })
   const text = formatDiagnosis({ ok, checks })
   expect(text).toMatch(/FAIL {2}libtorch {2}LIBTORCH must name/)
@@ -36,7 +45,12 @@ test('without compiler and build tools', async () => {
   vi.stubEnv('LIBTORCH', undefined)
   vi.stubEnv('CXX', undefined)
   const { checks } = await diagnose()
-  expect(checks.filter((check) => !check.ok).map((check) => check.name)).toEqual(['compiler', 'cmake', 'libtorch', 'addon'])
+  expect(checks.filter((check) => !check.ok).map((check) => check.name)).toEqual([
+    'compiler',
+    'cmake',
+    'libtorch',
+    'addon',
+  ])
 })
 
 test('the command prints one JSON object, and its status says whether all is well', async () => {
@@ -47,6 +61,8 @@ test('the command prints one JSON object, and its status says whether all is wel
   const diagnosis = JSON.parse(stdout)
   expect(diagnosis.ok).toBe(true)
   expect(diagnosis.checks.map((check: { name: string }) => check.name)).toEqual(NAMES)
-  const failing = execute(process.execPath, [main, 'doctor', '--json'], { env: { ...process.env, LIBTORCH: '/nowhere' } })
+  const failing = execute(process.execPath, [main, 'doctor', '--json'], {
+    env: { ...process.env, LIBTORCH: '/nowhere' },
+  })
   await expect(failing).rejects.toMatchObject({ code: 1, stdout: expect.stringContaining('"ok": false') })
 })

@@ -37,7 +37,9 @@ test('a later run goes on with what an earlier one left', async () => {
     asked = request.headers.range
   })
   const file = join(temporaryFolder(), 'file.whl')
-  await expect(download(`${address}/file.whl`, file, { ...QUICK, attempts: 2 })).rejects.toThrow(/was expected to finish, and failed 2 times .*run the same command again to go on/)
+  await expect(download(`${address}/file.whl`, file, { ...QUICK, attempts: 2 })).rejects.toThrow(
+    /was expected to finish, and failed 2 times .*run the same command again to go on/,
+  )
   const left = statSync(`${file}.part`).size
   expect(left).toBeGreaterThan(0)
   broken = false
@@ -76,7 +78,9 @@ test('what the server refuses is not asked again', async () => {
     requests += 1
     response.writeHead(404).end()
   })
-  await expect(download(`${address}/file.whl`, join(temporaryFolder(), 'file.whl'), QUICK)).rejects.toThrow(/a file was expected at .*answered 404/)
+  await expect(download(`${address}/file.whl`, join(temporaryFolder(), 'file.whl'), QUICK)).rejects.toThrow(
+    /a file was expected at .*answered 404/,
+  )
   expect(requests).toBe(1)
 })
 

@@ -20,7 +20,14 @@ test.each([
 })
 
 test('the CUDA of a driver', () => {
-  expect(['580.65', '575.51', '560.1', '535.2', '470.1', ''].map(cudaOfDriver)).toEqual(['13.0', '12.8', '12.6', '12.0', '11.0', '0'])
+  expect(['580.65', '575.51', '560.1', '535.2', '470.1', ''].map(cudaOfDriver)).toEqual([
+    '13.0',
+    '12.8',
+    '12.6',
+    '12.0',
+    '11.0',
+    '0',
+  ])
 })
 
 test('an nvidia-smi without a GPU is no GPU', async () => {
@@ -28,11 +35,25 @@ test('an nvidia-smi without a GPU is no GPU', async () => {
   vi.stubEnv('PATH', programs)
   fakeProgram(programs, 'nvidia-smi', "console.log('No devices were found'); process.exit(6)")
   expect(await detectGpu()).toBeNull()
-  fakeProgram(join(programs), 'nvidia-smi', `console.log(process.argv[2] ? 'NVIDIA A40, 535.2, 8.6\\nNVIDIA A40, 535.2, 8.6' : 'CUDA Version: 12.2')`)
-  expect(await detectGpu()).toEqual({ names: ['NVIDIA A40', 'NVIDIA A40'], driver: '535.2', cuda: '12.2', capabilities: [8.6, 8.6] })
+  fakeProgram(
+    join(programs),
+    'nvidia-smi',
+    `console.log(process.argv[2] ? 'NVIDIA A40, 535.2, 8.6\\nNVIDIA A40, 535.2, 8.6' : 'CUDA Version: 12.2')`,
+  )
+  expect(await detectGpu()).toEqual({
+    names: ['NVIDIA A40', 'NVIDIA A40'],
+    driver: '535.2',
+    cuda: '12.2',
+    capabilities: [8.6, 8.6],
+  })
 })
 
 test("the processor's matrix units", () => {
-  expect(matrixUnits('model name\t: x\nflags\t\t: fpu avx2 avx512f avx512_bf16 amx_bf16\n')).toEqual(['AVX-512', 'AVX-512 BF16', 'AMX BF16', 'AVX2'])
+  expect(matrixUnits('model name\t: x\nflags\t\t: fpu avx2 avx512f avx512_bf16 amx_bf16\n')).toEqual([
+    'AVX-512',
+    'AVX-512 BF16',
+    'AMX BF16',
+    'AVX2',
+  ])
   expect(matrixUnits('')).toEqual([])
 })

@@ -40,12 +40,33 @@ function cpuWheel(file = `torch-2.13.0+cpu-cp312-cp312-${TAG}.whl`): string {
 }
 
 function cudaWheels(): string[] {
-  const requires = ['filelock', 'triton==3.6.0', 'cuda-toolkit[cublas]==13.0.2; platform_system == "Linux"', 'nvidia-nccl-cu13==2.28.9; platform_system == "Linux"', 'nvidia-never==1; platform_system == "Windows"']
+  const requires = [
+    'filelock',
+    'triton==3.6.0',
+    'cuda-toolkit[cublas]==13.0.2; platform_system == "Linux"',
+    'nvidia-nccl-cu13==2.28.9; platform_system == "Linux"',
+    'nvidia-never==1; platform_system == "Windows"',
+  ]
   const library = (name: string, version: string, path: string, needs: string[] = []) =>
-    wheel(`${name.replaceAll('-', '_')}-${version}-py3-none-${TAG}.whl`, { name, version, requires: needs, files: { [path]: name } })
+    wheel(`${name.replaceAll('-', '_')}-${version}-py3-none-${TAG}.whl`, {
+      name,
+      version,
+      requires: needs,
+      files: { [path]: name },
+    })
   return [
-    wheel(`torch-2.13.0+cu130-cp312-cp312-${TAG}.whl`, { name: 'torch', version: '2.13.0+cu130', requires, files: torchFiles('2.13.0+cu130', '13.0') }),
-    wheel('cuda_toolkit-13.0.2-py3-none-any.whl', { name: 'cuda-toolkit', version: '13.0.2', requires: ['nvidia-cublas==13.1.*; extra == "cublas"', 'nvidia-cufft==12.*; extra == "cufft"'], files: {} }),
+    wheel(`torch-2.13.0+cu130-cp312-cp312-${TAG}.whl`, {
+      name: 'torch',
+      version: '2.13.0+cu130',
+      requires,
+      files: torchFiles('2.13.0+cu130', '13.0'),
+    }),
+    wheel('cuda_toolkit-13.0.2-py3-none-any.whl', {
+      name: 'cuda-toolkit',
+      version: '13.0.2',
+      requires: ['nvidia-cublas==13.1.*; extra == "cublas"', 'nvidia-cufft==12.*; extra == "cufft"'],
+      files: {},
+    }),
     library('nvidia-nccl-cu13', '2.28.9', 'nvidia/nccl/lib/libnccl.so.2'),
     library('nvidia-cublas', '13.1.0.3', 'nvidia/cu13/lib/libcublas.so.13', ['nvidia-cuda-nvrtc']),
     library('nvidia-cublas', '13.2.0.1', 'nvidia/cu13/lib/libcublas.so.13', []),
@@ -64,8 +85,13 @@ function serveArchive(wheels: readonly string[], options: { flavour: string; bre
     if (page !== undefined) {
       const links = wheels
         .filter((file) => basename(file).replaceAll('_', '-').startsWith(`${page}-`))
-        .map((file) => `<a href="/whl/${encodeURIComponent(basename(file))}#sha256=${options.sum ?? createHash('sha256').update(readFileSync(file)).digest('hex')}">${basename(file)}</a><br/>`)
-      response.writeHead(links.length > 0 ? 200 : 404, { 'content-type': 'text/html' }).end(`<html><body>${links.join('\n')}</body></html>`)
+        .map(
+          (file) =>
+            `<a href="/whl/${encodeURIComponent(basename(file))}#sha256=${options.sum ?? createHash('sha256').update(readFileSync(file)).digest('hex')}">${basename(file)}</a><br/>`,
+        )
+      response
+        .writeHead(links.length > 0 ? 200 : 404, { 'content-type': 'text/html' })
+        .end(`<html><body>${links.join('\n')}</body></html>`)
       return
     }
     const file = wheels.find((each) => path === `/whl/${basename(each)}`)
@@ -98,11 +124,22 @@ const pipLog = () => readFileSync(join(folder, 'pip.log'), 'utf8').trim().split(
 
 describe("from PyTorch's archive, without a Python", () => {
   test('the CPU build, over a connection that breaks', async () => {
-    const { address } = serveArchive([cpuWheel(), cpuWheel(`torch-2.13.0+cpu-cp312-cp312-win_amd64.whl`)], { flavour: 'cpu', breakAfter: 200 })
+    const { address } = serveArchive([cpuWheel(), cpuWheel(`torch-2.13.0+cpu-cp312-cp312-win_amd64.whl`)], {
+      flavour: 'cpu',
+      breakAfter: 200,
+    })
     const libtorch = await obtainLibtorch({ cuda: 'cpu', archive: await address }, silentReporter)
-    expect(libtorch).toMatchObject({ root: join(folder, 'cache/libtorch/2.13.0-cpu/torch'), version: '2.13.0+cpu', cuda: null })
+    expect(libtorch).toMatchObject({
+      root: join(folder, 'cache/libtorch/2.13.0-cpu/torch'),
+      version: '2.13.0+cpu',
+      cuda: null,
+    })
     const manifest = readRecord(join(folder, 'cache/libtorch/2.13.0-cpu/manifest.json'))
-    expect(manifest).toMatchObject({ torch: '2.13.0+cpu', flavour: 'cpu', wheels: [{ file: `torch-2.13.0+cpu-cp312-cp312-${TAG}.whl`, sha256: expect.stringMatching(/^[0-9a-f]{64}$/) }] })
+    expect(manifest).toMatchObject({
+      torch: '2.13.0+cpu',
+      flavour: 'cpu',
+      wheels: [{ file: `torch-2.13.0+cpu-cp312-cp312-${TAG}.whl`, sha256: expect.stringMatching(/^[0-9a-f]{64}$/) }],
+    })
     expect(existsSync(join(folder, 'cache/downloads/torch-2.13.0-cpu'))).toBe(false)
   })
 
@@ -128,14 +165,23 @@ describe("from PyTorch's archive, without a Python", () => {
 
   test('a wrong checksum ends it, and nothing is installed', async () => {
     const { address } = serveArchive([cpuWheel()], { flavour: 'cpu', sum: 'b'.repeat(64) })
-    await expect(obtainLibtorch({ cuda: 'cpu', archive: await address }, silentReporter)).rejects.toThrow(/expected to have the SHA-256 b{64}/)
+    await expect(obtainLibtorch({ cuda: 'cpu', archive: await address }, silentReporter)).rejects.toThrow(
+      /expected to have the SHA-256 b{64}/,
+    )
     expect(existsSync(join(folder, 'cache/libtorch'))).toBe(false)
   })
 
   test('a wheel that RECORD contradicts leaves no half installation and no wheel', async () => {
-    const file = wheel(`torch-2.13.0+cpu-cp312-cp312-${TAG}.whl`, { name: 'torch', version: '2.13.0+cpu', files: torchFiles('2.13.0+cpu', null), sums: { 'torch/lib/libc10.so': 'wrong' } })
+    const file = wheel(`torch-2.13.0+cpu-cp312-cp312-${TAG}.whl`, {
+      name: 'torch',
+      version: '2.13.0+cpu',
+      files: torchFiles('2.13.0+cpu', null),
+      sums: { 'torch/lib/libc10.so': 'wrong' },
+    })
     const { address } = serveArchive([file], { flavour: 'cpu' })
-    await expect(obtainLibtorch({ cuda: 'cpu', archive: await address }, silentReporter)).rejects.toThrow(/libc10\.so was expected to have the SHA-256 wrong/)
+    await expect(obtainLibtorch({ cuda: 'cpu', archive: await address }, silentReporter)).rejects.toThrow(
+      /libc10\.so was expected to have the SHA-256 wrong/,
+    )
     expect(readdirSync(join(folder, 'cache/libtorch'))).toEqual([])
     expect(readdirSync(join(folder, 'cache/downloads/torch-2.13.0-cpu'))).toEqual([])
   })
@@ -147,7 +193,9 @@ describe('through pip', () => {
     const libtorch = await obtainLibtorch({ cuda: 'cpu', archive: 'http://127.0.0.1:9/whl' }, silentReporter)
     expect(libtorch.version).toBe('2.13.0+cpu')
     expect(pipLog()).toHaveLength(1)
-    expect(pipLog()[0]).toMatch(/^-m pip download --no-deps --only-binary=:all: .*--resume-retries 20 torch==2\.13\.0\+cpu$/)
+    expect(pipLog()[0]).toMatch(
+      /^-m pip download --no-deps --only-binary=:all: .*--resume-retries 20 torch==2\.13\.0\+cpu$/,
+    )
   })
 
   test('an index that answers with the other kind is seen through', async () => {
@@ -185,7 +233,11 @@ describe('auto', () => {
   })
 
   test('with a GPU the build that its driver runs', async () => {
-    fakeProgram(programs, 'nvidia-smi', `console.log(process.argv[2] ? 'NVIDIA H100, 580.65.06, 9.0' : '| Driver Version: 580.65.06  CUDA Version: 13.0 |')`)
+    fakeProgram(
+      programs,
+      'nvidia-smi',
+      `console.log(process.argv[2] ? 'NVIDIA H100, 580.65.06, 9.0' : '| Driver Version: 580.65.06  CUDA Version: 13.0 |')`,
+    )
     const { address } = serveArchive(cudaWheels(), { flavour: 'cu130' })
     expect((await obtainLibtorch({ archive: await address }, silentReporter)).cuda).toBe('13.0')
   })
@@ -200,11 +252,18 @@ test.each([
 })
 
 test('of an index the newest fitting wheel for this platform is taken', () => {
-  const page = ['torch-2.13.0%2Bcpu-cp314-cp314t-manylinux_2_28_x86_64.whl', 'torch-2.13.0%2Bcpu-cp312-cp312-manylinux_2_28_x86_64.whl#sha256=AB', 'torch-2.12.0%2Bcpu-cp312-cp312-manylinux_2_28_x86_64.whl', 'torch-2.13.0%2Bcpu-cp312-cp312-win_amd64.whl']
+  const page = [
+    'torch-2.13.0%2Bcpu-cp314-cp314t-manylinux_2_28_x86_64.whl',
+    'torch-2.13.0%2Bcpu-cp312-cp312-manylinux_2_28_x86_64.whl#sha256=AB',
+    'torch-2.12.0%2Bcpu-cp312-cp312-manylinux_2_28_x86_64.whl',
+    'torch-2.13.0%2Bcpu-cp312-cp312-win_amd64.whl',
+  ]
     .map((name) => `<a href="${name}">x</a>`)
     .join('')
   const wheels = parseIndex(page, 'http://127.0.0.1/whl/cpu/torch/')
   expect(wheels).toHaveLength(4)
-  expect(chooseWheel(wheels, 'torch', '>=2.12')?.url).toBe('http://127.0.0.1/whl/cpu/torch/torch-2.13.0%2Bcpu-cp312-cp312-manylinux_2_28_x86_64.whl')
+  expect(chooseWheel(wheels, 'torch', '>=2.12')?.url).toBe(
+    'http://127.0.0.1/whl/cpu/torch/torch-2.13.0%2Bcpu-cp312-cp312-manylinux_2_28_x86_64.whl',
+  )
   expect(chooseWheel(wheels, 'torch', '==2.14.0')).toBeNull()
 })

@@ -2,7 +2,13 @@ import { utimesSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { readRecord, writeRecord } from '../../src/setup/files.js'
-import { flavourOf, inspectLibtorch, isSupportedVersion, resolveLibtorch, setupRecordFile } from '../../src/setup/libtorch.js'
+import {
+  flavourOf,
+  inspectLibtorch,
+  isSupportedVersion,
+  resolveLibtorch,
+  setupRecordFile,
+} from '../../src/setup/libtorch.js'
 import { fakeProgram, temporaryFolder, writeFiles } from './folder.js'
 
 let folder: string
@@ -33,7 +39,11 @@ function makeTorch(name: string, version = '2.13.0+cpu', more: Record<string, st
 
 function makePython(torch: string): void {
   const counter = join(folder, 'asked')
-  fakeProgram(programs, 'python3', `require('node:fs').appendFileSync(${JSON.stringify(counter)}, 'x'); console.log(${JSON.stringify(torch)})`)
+  fakeProgram(
+    programs,
+    'python3',
+    `require('node:fs').appendFileSync(${JSON.stringify(counter)}, 'x'); console.log(${JSON.stringify(torch)})`,
+  )
 }
 
 async function timesAsked(): Promise<number> {
@@ -54,7 +64,9 @@ describe('the order of the resolver', () => {
   test('a LIBTORCH that is wrong is an error and not passed over', () => {
     makePython(makeTorch('python'))
     vi.stubEnv('LIBTORCH', join(folder, 'nowhere'))
-    expect(() => resolveLibtorch()).toThrow(/LIBTORCH must name a libtorch folder .*nowhere does not exist; correct it, or unset it/)
+    expect(() => resolveLibtorch()).toThrow(
+      /LIBTORCH must name a libtorch folder .*nowhere does not exist; correct it, or unset it/,
+    )
     makeTorch('site-packages/torch')
     vi.stubEnv('LIBTORCH', join(folder, 'site-packages'))
     expect(() => resolveLibtorch()).toThrow(`did you mean ${join(folder, 'site-packages', 'torch')}?`)
@@ -113,7 +125,10 @@ describe('what a folder is', () => {
   test('the headers of the nvidia wheels beside a CUDA torch are found', () => {
     const root = makeTorch('site/torch', '2.13.0+cu130', { 'lib/libtorch_cuda.so': '' })
     writeFiles(join(folder, 'site', 'nvidia'), { 'cu13/include/cuda_runtime_api.h': '' })
-    expect(inspectLibtorch(root, 'setup')).toMatchObject({ cuda: '13.0', includeDirs: expect.arrayContaining([join(folder, 'site', 'nvidia', 'cu13', 'include')]) })
+    expect(inspectLibtorch(root, 'setup')).toMatchObject({
+      cuda: '13.0',
+      includeDirs: expect.arrayContaining([join(folder, 'site', 'nvidia', 'cu13', 'include')]),
+    })
   })
 
   test('what is missing is named', () => {
@@ -125,6 +140,14 @@ describe('what a folder is', () => {
   })
 
   test('supported are 2.11 to 2.14', () => {
-    expect(['2.10.0', '2.11.0', '2.13.0+cpu', '2.14.9', '2.15.0', '3.12.0', 'x'].map(isSupportedVersion)).toEqual([false, true, true, true, false, false, false])
+    expect(['2.10.0', '2.11.0', '2.13.0+cpu', '2.14.9', '2.15.0', '3.12.0', 'x'].map(isSupportedVersion)).toEqual([
+      false,
+      true,
+      true,
+      true,
+      false,
+      false,
+      false,
+    ])
   })
 })

@@ -1,7 +1,20 @@
 import { describe, expect, test } from 'vitest'
-import { compareVersions, evaluateMarker, fitsSpecifier, isCudaLibrary, parseRequirement, parseRequirements } from '../../src/setup/requirements.js'
+import {
+  compareVersions,
+  evaluateMarker,
+  fitsSpecifier,
+  isCudaLibrary,
+  parseRequirement,
+  parseRequirements,
+} from '../../src/setup/requirements.js'
 
-const linux = { sys_platform: 'linux', platform_system: 'Linux', platform_machine: 'x86_64', python_version: '3.12', implementation_name: 'cpython' }
+const linux = {
+  sys_platform: 'linux',
+  platform_system: 'Linux',
+  platform_machine: 'x86_64',
+  python_version: '3.12',
+  implementation_name: 'cpython',
+}
 
 const METADATA = `Metadata-Version: 2.4
 Name: torch
@@ -25,11 +38,19 @@ describe('requirements', () => {
       { name: 'nvidia-nccl-cu13', extras: [], specifier: '==2.28.9' },
     ])
     expect(parseRequirements(METADATA, ['more'], linux).map((each) => each.name)).toContain('nvidia-extra')
-    expect(parseRequirements(METADATA, [], { ...linux, platform_system: 'Windows', sys_platform: 'win32' }).filter(isCudaLibrary)).toHaveLength(1)
+    expect(
+      parseRequirements(METADATA, [], { ...linux, platform_system: 'Windows', sys_platform: 'win32' }).filter(
+        isCudaLibrary,
+      ),
+    ).toHaveLength(1)
   })
 
   test('names are normalized, and what is none is left out', () => {
-    expect(parseRequirement('Nvidia_CUDA.Runtime >=12 , <13')).toEqual({ name: 'nvidia-cuda-runtime', extras: [], specifier: '>=12,<13' })
+    expect(parseRequirement('Nvidia_CUDA.Runtime >=12 , <13')).toEqual({
+      name: 'nvidia-cuda-runtime',
+      extras: [],
+      specifier: '>=12,<13',
+    })
     expect(parseRequirement('-- nothing')).toBeNull()
   })
 })

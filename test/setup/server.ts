@@ -23,7 +23,12 @@ export function serve(handle: (request: IncomingMessage, response: ServerRespons
 }
 
 /** Answers with bytes, or with the range that was asked for; ends the connection after so many bytes. */
-export function sendBytes(request: IncomingMessage, response: ServerResponse, bytes: Buffer, options: { etag?: string; breakAfter?: number } = {}): void {
+export function sendBytes(
+  request: IncomingMessage,
+  response: ServerResponse,
+  bytes: Buffer,
+  options: { etag?: string; breakAfter?: number } = {},
+): void {
   const etag = options.etag ?? '"one"'
   const range = request.headers['if-range'] === etag ? request.headers.range?.match(/^bytes=(\d+)-$/) : null
   const start = range ? Number(range[1]) : 0
@@ -32,7 +37,11 @@ export function sendBytes(request: IncomingMessage, response: ServerResponse, by
     return
   }
   const body = bytes.subarray(start)
-  const headers = { 'content-length': body.length, etag, ...(range ? { 'content-range': `bytes ${start}-${bytes.length - 1}/${bytes.length}` } : {}) }
+  const headers = {
+    'content-length': body.length,
+    etag,
+    ...(range ? { 'content-range': `bytes ${start}-${bytes.length - 1}/${bytes.length}` } : {}),
+  }
   response.writeHead(range ? 206 : 200, headers)
   if (options.breakAfter !== undefined && options.breakAfter < body.length) {
     response.write(body.subarray(0, options.breakAfter), () => setTimeout(() => response.destroy(), 20))

@@ -19,44 +19,73 @@ test('what is needed is unpacked, and nothing else', async () => {
 test('the kind of a wheel is seen without unpacking it', async () => {
   const wheel = join(temporaryFolder(), 'torch.whl')
   writeWheel(wheel, { name: 'torch', version: '2.13.0', files: torchFiles('2.13.0+cu130', '13.0') })
-  expect(await inspectWheel(wheel)).toMatchObject({ name: 'torch', version: '2.13.0+cu130', hasCuda: true, cuda: '13.0' })
+  expect(await inspectWheel(wheel)).toMatchObject({
+    name: 'torch',
+    version: '2.13.0+cu130',
+    hasCuda: true,
+    cuda: '13.0',
+  })
 })
 
 test('a file that differs from RECORD is refused', async () => {
   const folder = temporaryFolder()
   const wheel = join(folder, 'torch.whl')
-  writeWheel(wheel, { name: 'torch', version: '2.13.0', files: torchFiles('2.13.0', null), sums: { 'torch/lib/libc10.so': 'x'.repeat(43) } })
-  await expect(unpackWheel(wheel, join(folder, 'out'))).rejects.toThrow(/torch\.whl: torch\/lib\/libc10\.so was expected to have the SHA-256 x+, and has .*; delete /)
+  writeWheel(wheel, {
+    name: 'torch',
+    version: '2.13.0',
+    files: torchFiles('2.13.0', null),
+    sums: { 'torch/lib/libc10.so': 'x'.repeat(43) },
+  })
+  await expect(unpackWheel(wheel, join(folder, 'out'))).rejects.toThrow(
+    /torch\.whl: torch\/lib\/libc10\.so was expected to have the SHA-256 x+, and has .*; delete /,
+  )
 })
 
 test('a file that RECORD does not name is refused', async () => {
   const folder = temporaryFolder()
   const wheel = join(folder, 'torch.whl')
-  writeWheel(wheel, { name: 'torch', version: '2.13.0', files: {}, extra: [{ name: 'torch/lib/libmore.so', data: 'x' }] })
+  writeWheel(wheel, {
+    name: 'torch',
+    version: '2.13.0',
+    files: {},
+    extra: [{ name: 'torch/lib/libmore.so', data: 'x' }],
+  })
   await expect(unpackWheel(wheel, join(folder, 'out'))).rejects.toThrow(/torch\/lib\/libmore\.so is not in RECORD/)
 })
 
-test.each(['torch/lib/../../../outside', '/torch/lib/outside', 'torch/lib/..\\..\\..\\outside'])('a path that leads outside is refused: %s', async (name) => {
-  const folder = temporaryFolder()
-  const wheel = join(folder, 'torch.whl')
-  writeWheel(wheel, { name: 'torch', version: '2.13.0', files: { [name]: 'x' } })
-  await expect(unpackWheel(wheel, join(folder, 'out'), { wanted: () => true })).rejects.toThrow(/torch\.whl/)
-  expect(existsSync(join(folder, 'outside'))).toBe(false)
-})
+test.each(['torch/lib/../../../outside', '/torch/lib/outside', 'torch/lib/..\\..\\..\\outside'])(
+  'a path that leads outside is refused: %s',
+  async (name) => {
+    const folder = temporaryFolder()
+    const wheel = join(folder, 'torch.whl')
+    writeWheel(wheel, { name: 'torch', version: '2.13.0', files: { [name]: 'x' } })
+    await expect(unpackWheel(wheel, join(folder, 'out'), { wanted: () => true })).rejects.toThrow(/torch\.whl/)
+    expect(existsSync(join(folder, 'outside'))).toBe(false)
+  },
+)
 
 test('a link is refused', async () => {
   const folder = temporaryFolder()
   const wheel = join(folder, 'torch.whl')
-  writeWheel(wheel, { name: 'torch', version: '2.13.0', files: {}, extra: [{ name: 'torch/lib/link', data: '/etc', mode: 0o120777 }] })
+  writeWheel(wheel, {
+    name: 'torch',
+    version: '2.13.0',
+    files: {},
+    extra: [{ name: 'torch/lib/link', data: '/etc', mode: 0o120777 }],
+  })
   await expect(unpackWheel(wheel, join(folder, 'out'))).rejects.toThrow(/was expected to be a file, and is a link/)
 })
 
 test('what is no wheel is said to be none', async () => {
   const folder = temporaryFolder()
   writeFileSync(join(folder, 'a.whl'), 'not a zip at all, but long enough to be looked at')
-  await expect(inspectWheel(join(folder, 'a.whl'))).rejects.toThrow(/a wheel was expected in .*a\.whl, and it cannot be read/)
+  await expect(inspectWheel(join(folder, 'a.whl'))).rejects.toThrow(
+    /a wheel was expected in .*a\.whl, and it cannot be read/,
+  )
   writeZip(join(folder, 'b.whl'), [{ name: 'file', data: 'x' }])
-  await expect(inspectWheel(join(folder, 'b.whl'))).rejects.toThrow(/b\.whl was expected to be a wheel, and holds no RECORD/)
+  await expect(inspectWheel(join(folder, 'b.whl'))).rejects.toThrow(
+    /b\.whl was expected to be a wheel, and holds no RECORD/,
+  )
 })
 
 test('RECORD with quotes and lines without a sum', () => {

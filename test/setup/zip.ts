@@ -74,7 +74,11 @@ export function writeWheel(file: string, options: WheelOptions): void {
     return `${name.includes(',') ? `"${name}"` : name},sha256=${sum},${Buffer.byteLength(data)}\n`
   })
   const entries = Object.entries(files).map(([name, data]) => ({ name, data }))
-  writeZip(file, [...entries, ...(options.extra ?? []), { name: `${info}/RECORD`, data: `${record.join('')}${info}/RECORD,,\n` }])
+  writeZip(file, [
+    ...entries,
+    ...(options.extra ?? []),
+    { name: `${info}/RECORD`, data: `${record.join('')}${info}/RECORD,,\n` },
+  ])
 }
 
 /** A torch wheel with just what is looked at, for this platform. */

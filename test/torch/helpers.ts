@@ -138,13 +138,21 @@ export async function collectGarbage(): Promise<void> {
 }
 
 /** Runs one of the programs beside the tests in a Node of its own, on the compiled package, and gives what it prints. */
-export function runProgram(name: string, values: readonly string[] = [], flags: readonly string[] = []): string {
+export function runProgram(
+  name: string,
+  values: readonly string[] = [],
+  options: { flags?: readonly string[]; environment?: NodeJS.ProcessEnv } = {},
+): string {
   const compiled = fileURLToPath(new URL('../../dist/torch/index.js', import.meta.url))
   if (!existsSync(compiled)) {
     throw new Error(`expected the compiled package at ${compiled}: run \`npm test\`, or npx tsc -p tsconfig.build.json`)
   }
   const program = fileURLToPath(new URL(`./programs/${name}`, import.meta.url))
-  const result = spawnSync(process.execPath, [...flags, program, ...values], { encoding: 'utf8', timeout: 120_000 })
+  const result = spawnSync(process.execPath, [...(options.flags ?? []), program, ...values], {
+    encoding: 'utf8',
+    timeout: 120_000,
+    env: { ...process.env, ...options.environment },
+  })
   if (result.status !== 0) {
     throw new Error(`${name} ended with ${result.status ?? result.signal}:\n${result.stdout}${result.stderr}`)
   }

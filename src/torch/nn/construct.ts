@@ -33,7 +33,9 @@ export function construct<T>(options: ConstructOptions, build: () => T): T {
     const built = build()
     if (built instanceof Promise) {
       built.catch(() => {})
-      throw new TypeError('construct: expected a synchronous function, since its options end when it returns, but it returned a Promise')
+      throw new TypeError(
+        'construct: expected a synchronous function, since its options end when it returns, but it returned a Promise',
+      )
     }
     return built
   } finally {

@@ -10,6 +10,10 @@ export type InputsOf<Forward> = Forward extends (...inputs: infer Inputs) => unk
 /** What a module's forward() gives. */
 export type OutputOf<Forward> = Forward extends (...inputs: never[]) => infer Output ? Output : unknown
 
+/** What a hook returns, if anything. */
+// biome-ignore lint/suspicious/noConfusingVoidType: a function that returns nothing is a hook too
+export type Perhaps<T> = T | undefined | void
+
 type Before = (inputs: readonly unknown[]) => unknown
 type After = (inputs: readonly unknown[], output: unknown) => unknown
 
@@ -61,12 +65,21 @@ export class ForwardHooks {
       }
       return output
     }
-    Object.defineProperty(module, 'forward', { configurable: true, writable: true, enumerable: false, value: this.installed })
+    Object.defineProperty(module, 'forward', {
+      configurable: true,
+      writable: true,
+      enumerable: false,
+      value: this.installed,
+    })
   }
 
   private uninstall(): void {
     // somebody else's forward in front of this one calls it still
-    if (this.installed === undefined || Object.getOwnPropertyDescriptor(this.module, 'forward')?.value !== this.installed) return
+    if (
+      this.installed === undefined ||
+      Object.getOwnPropertyDescriptor(this.module, 'forward')?.value !== this.installed
+    )
+      return
     if (this.previous === undefined) Reflect.deleteProperty(this.module, 'forward')
     else Object.defineProperty(this.module, 'forward', this.previous)
     this.installed = undefined

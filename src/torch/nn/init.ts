@@ -158,7 +158,13 @@ export interface TruncatedNormalOptions extends RandomOptions {
 
 /** The part of the standard normal distribution below x. */
 function normalCdf(x: number): number {
-  return (1 + full([], x / Math.SQRT2, { dtype: 'float64' }).erf().item()) / 2
+  return (
+    (1 +
+      full([], x / Math.SQRT2, { dtype: 'float64' })
+        .erf()
+        .item()) /
+    2
+  )
 }
 
 /**
@@ -171,13 +177,21 @@ export function truncNormal_<T extends Tensor>(tensor: T, options: TruncatedNorm
     throw new RangeError(`truncNormal_: expected a < b and std > 0, but received a ${a}, b ${b}, std ${std}`)
   }
   return fill(tensor, () => {
-    if (normalCdf((b - mean) / std) - normalCdf((a - mean) / std) > 0.3) redrawNormal(tensor, mean, std, a, b, generator)
+    if (normalCdf((b - mean) / std) - normalCdf((a - mean) / std) > 0.3)
+      redrawNormal(tensor, mean, std, a, b, generator)
     else redrawUniform(tensor, mean, std, a, b, generator)
   })
 }
 
 /** Normal values until all are within bounds: most are at once. */
-function redrawNormal(tensor: Tensor, mean: number, std: number, a: number, b: number, generator: Generator | null): void {
+function redrawNormal(
+  tensor: Tensor,
+  mean: number,
+  std: number,
+  a: number,
+  b: number,
+  generator: Generator | null,
+): void {
   // bounds as the tensor's dtype has them
   const [low, high] = [a, b].map((bound) => full([], bound, { dtype: tensor.dtype }).item()) as [number, number]
   let result = tensor.normal_(mean, std, { generator }) as Tensor
@@ -190,7 +204,14 @@ function redrawNormal(tensor: Tensor, mean: number, std: number, a: number, b: n
 }
 
 /** Even values, accepted as often as the density says: for bounds far out, where normal values hardly fall. */
-function redrawUniform(tensor: Tensor, mean: number, std: number, a: number, b: number, generator: Generator | null): void {
+function redrawUniform(
+  tensor: Tensor,
+  mean: number,
+  std: number,
+  a: number,
+  b: number,
+  generator: Generator | null,
+): void {
   const logPeak = -0.5 * ((Math.max(a, Math.min(mean, b)) - mean) / std) ** 2
   const candidates = emptyLike(tensor)
   const rejected = () => {

@@ -2,10 +2,17 @@ import { inspect } from 'node:util'
 import { type Holder, heldTensors, keep } from '../scope.js'
 import { type Removable, Tensor, type ToOptions } from '../tensor.js'
 import type { Device, DType } from '../types.js'
-import { ForwardHooks, type InputsOf, type OutputOf } from './hooks.js'
+import { ForwardHooks, type InputsOf, type OutputOf, type Perhaps } from './hooks.js'
 import { Parameter } from './parameter.js'
 import { describeFields, describeModule } from './repr.js'
-import { adoptState, convertTensors, emptyTensors, type LoadOptions, type LoadResult, type StateSource } from './state.js'
+import {
+  adoptState,
+  convertTensors,
+  emptyTensors,
+  type LoadOptions,
+  type LoadResult,
+  type StateSource,
+} from './state.js'
 
 /**
  * A part of a network: its parameters, its buffers and its parts are its fields, by their names, in the order in which
@@ -155,7 +162,11 @@ export abstract class Module implements Disposable, Holder {
    * @param options.persistent whether it is in stateDict(); default: true
    * @example this.running_mean = this.registerBuffer('running_mean', torch.zeros([channels], nn.factoryOptions()))
    */
-  registerBuffer<T extends Tensor | null>(name: string, tensor: T, { persistent = true }: { persistent?: boolean } = {}): T {
+  registerBuffer<T extends Tensor | null>(
+    name: string,
+    tensor: T,
+    { persistent = true }: { persistent?: boolean } = {},
+  ): T {
     this.checkName('registerBuffer', name)
     this.#buffers.set(name, persistent)
     if (tensor !== null) keep(tensor)
@@ -175,7 +186,9 @@ export abstract class Module implements Disposable, Holder {
       throw new TypeError(`${method}: expected a name without dots, but received '${name}'`)
     }
     if (typeof Reflect.get(this, name) === 'function') {
-      throw new TypeError(`${method}: expected a name that is free, but '${name}' is a method of ${this.constructor.name}`)
+      throw new TypeError(
+        `${method}: expected a name that is free, but '${name}' is a method of ${this.constructor.name}`,
+      )
     }
   }
 
@@ -189,12 +202,17 @@ export abstract class Module implements Disposable, Holder {
     return new Map(Array.from(this.stateTensors(), ([name, tensor]) => [name, tensor.detach()]))
   }
 
-  private stateTensors(prefix = '', path: ReadonlySet<Module> = new Set(), found = new Map<string, Tensor>()): Map<string, Tensor> {
+  private stateTensors(
+    prefix = '',
+    path: ReadonlySet<Module> = new Set(),
+    found = new Map<string, Tensor>(),
+  ): Map<string, Tensor> {
     // a part that refers to what it is a part of
     if (path.has(this)) return found
     for (const [name, parameter] of this.ownParameters()) found.set(prefix + name, parameter)
     for (const [name, buffer, persistent] of this.ownBuffers()) if (persistent) found.set(prefix + name, buffer)
-    for (const [name, child] of this.namedChildren()) child.stateTensors(`${prefix}${name}.`, new Set([...path, this]), found)
+    for (const [name, child] of this.namedChildren())
+      child.stateTensors(`${prefix}${name}.`, new Set([...path, this]), found)
     return found
   }
 
@@ -262,25 +280,29 @@ export abstract class Module implements Disposable, Holder {
 
   // Hooks
 
+  // `Self` instead of `this`: modules of different inputs stay assignable to Module
+
   /** Calls a function before each forward(). An array that it returns takes the inputs' place. */
-  registerForwardPreHook(
-    hook: (module: this, inputs: InputsOf<this['forward']>) => InputsOf<this['forward']> | undefined | void,
+  registerForwardPreHook<Self extends Module>(
+    this: Self,
+    hook: (module: Self, inputs: InputsOf<Self['forward']>) => Perhaps<readonly [...InputsOf<Self['forward']>]>,
   ): Removable {
     this.#hooks ??= new ForwardHooks(this)
-    return this.#hooks.addBefore((inputs) => hook(this, inputs as InputsOf<this['forward']>))
+    return this.#hooks.addBefore((inputs) => hook(this, inputs as InputsOf<Self['forward']>))
   }
 
   /** Calls a function after each forward(). What it returns takes the output's place. */
-  registerForwardHook(
+  registerForwardHook<Self extends Module>(
+    this: Self,
     hook: (
-      module: this,
-      inputs: InputsOf<this['forward']>,
-      output: OutputOf<this['forward']>,
-    ) => OutputOf<this['forward']> | undefined | void,
+      module: Self,
+      inputs: InputsOf<Self['forward']>,
+      output: OutputOf<Self['forward']>,
+    ) => Perhaps<OutputOf<Self['forward']>>,
   ): Removable {
     this.#hooks ??= new ForwardHooks(this)
     return this.#hooks.addAfter((inputs, output) =>
-      hook(this, inputs as InputsOf<this['forward']>, output as OutputOf<this['forward']>),
+      hook(this, inputs as InputsOf<Self['forward']>, output as OutputOf<Self['forward']>),
     )
   }
 

@@ -31,7 +31,9 @@ export function describeModule(module: Module): string {
     // only numbered items: named ones are worth their names
     while (/^\d+$/.test(label) && children[end]?.text === text) end += 1
     const count = end - start
-    lines.push(count > 1 ? `(${label}-${children[end - 1]!.label}): ${count} x ${indent(text)}` : `(${label}): ${indent(text)}`)
+    lines.push(
+      count > 1 ? `(${label}-${children[end - 1]!.label}): ${count} x ${indent(text)}` : `(${label}): ${indent(text)}`,
+    )
     start = end
   }
   return `${name}(\n  ${[...(extra === '' ? [] : [extra]), ...lines].join('\n  ')}\n)`

@@ -115,7 +115,9 @@ function checkValues(name: string, target: Tensor, value: Tensor, assign: boolea
     throw new TypeError(`loadStateDict: expected real values for ${name}, but received ${value.dtype}`)
   }
   if (assign && target.requiresGrad && !value.isFloatingPoint() && !value.isComplex()) {
-    throw new TypeError(`loadStateDict: expected floating-point values for the parameter ${name}, but received ${value.dtype}`)
+    throw new TypeError(
+      `loadStateDict: expected floating-point values for the parameter ${name}, but received ${value.dtype}`,
+    )
   }
 }
 
@@ -126,7 +128,11 @@ export function convertTensors(
   target: Device | DType | Pick<ToOptions, 'device' | 'dtype' | 'nonBlocking'>,
 ): void {
   const options: Pick<ToOptions, 'device' | 'dtype' | 'nonBlocking'> =
-    typeof target !== 'string' ? target : target in dtypeBytes ? { dtype: target as DType } : { device: target as Device }
+    typeof target !== 'string'
+      ? target
+      : target in dtypeBytes
+        ? { dtype: target as DType }
+        : { device: target as Device }
   const { device, dtype, nonBlocking = false } = options
   if (dtype !== undefined && !/^(b?float|complex)/.test(dtype)) {
     throw new TypeError(`Module.to: expected a floating-point or complex dtype, but received ${dtype}`)

@@ -1,13 +1,10 @@
 import { mul, zeros } from '../ops.generated.js'
 import { Tensor } from '../tensor.js'
 import type { Device, DType } from '../types.js'
+import { type DictLike, entryOf, expectOption, isAtLeast } from './check.js'
 import {
   type CommonOptions,
   copyLike,
-  type DictLike,
-  entryOf,
-  expectOption,
-  isAtLeast,
   Optimizer,
   own,
   type ParameterGroup,
@@ -19,7 +16,10 @@ import {
 export interface AdafactorOptions extends CommonOptions {
   /** The rate where relativeStep is false; null otherwise. Default: null. */
   lr: number | null
-  /** Added to squared gradients; and the least root mean square of a parameter for scaleParameter. Default: [1e-30, 1e-3]. */
+  /**
+   * Added to squared gradients; and the least root mean square of a parameter for scaleParameter. Default: [1e-30,
+   * 1e-3].
+   */
   eps: readonly [number, number]
   /** The largest root mean square of an update before the rate. Default: 1. */
   clipThreshold: number
@@ -73,15 +73,17 @@ function rootMeanSquare(tensor: Tensor): Tensor {
 
 /**
  * Adafactor (Shazeer & Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", ICML 2018), in the
- * arithmetic and with the defaults of transformers' Adafactor: for a matrix the averages of squares are kept by row and by
- * column only. Tensor by tensor; `implementation` has no effect.
+ * arithmetic and with the defaults of transformers' Adafactor: for a matrix the averages of squares are kept by row and
+ * by column only. Tensor by tensor; `implementation` has no effect.
  *
  * bfloat16 and float16 parameters are computed in float32 and rounded once, to nearest.
  */
 export class Adafactor extends Optimizer<AdafactorOptions, AdafactorState> {
   protected readonly aligned = [] as const
 
-  /** @throws RangeError, TypeError for options out of range or against each other, and parameters that cannot be trained */
+  /**
+   * @throws RangeError, TypeError for options out of range or against each other, and parameters that cannot be trained
+   */
   constructor(parameters: Parameters<AdafactorOptions>, options: Partial<AdafactorOptions> = {}) {
     super(parameters, { ...adafactorDefaults }, options)
   }
@@ -128,9 +130,9 @@ export class Adafactor extends Optimizer<AdafactorOptions, AdafactorState> {
     for (const { device, items } of this.updates(group, (parameter) => this.makeState(parameter, group))) {
       for (const item of items) {
         const { state } = item
-        for (const name of momentNames) {
+        for (const name of ['RMS', ...momentNames] as const) {
           const moment = state[name]
-          if (moment !== undefined && moment.device !== device) replaceOwned(state, name, moment.to(device))
+          if (moment instanceof Tensor && moment.device !== device) replaceOwned(state, name, moment.to(device))
         }
         this.update(group, item)
       }
@@ -142,8 +144,11 @@ export class Adafactor extends Optimizer<AdafactorOptions, AdafactorState> {
     const atLeast = group.warmupInit ? 1e-6 * state.step : 1e-2
     const rate = group.relativeStep ? Math.min(atLeast, 1 / Math.sqrt(state.step)) : group.lr!
     if (!group.scaleParameter) return rate
-    replaceOwned(state, 'RMS', rootMeanSquare(parameter))
-    return (state.RMS as Tensor).clampMin(group.eps[1]).mul_(rate)
+    const size = rootMeanSquare(parameter)
+    // one tensor for all steps: each that is kept is one more for the finalizer to know
+    if (state.RMS instanceof Tensor) state.RMS.copy_(size)
+    else state.RMS = own(size.clone())
+    return size.clampMin_(group.eps[1]).mul_(rate)
   }
 
   private update(group: AdafactorOptions, item: Update<AdafactorState>): void {

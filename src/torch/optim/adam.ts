@@ -2,6 +2,7 @@ import { full } from '../factories.js'
 import { maximum } from '../ops.generated.js'
 import { Tensor } from '../tensor.js'
 import type { Device } from '../types.js'
+import { type DictLike, entryOf, expectOption, isAtLeast } from './check.js'
 import {
   foreachAdd,
   foreachAdd_,
@@ -22,10 +23,6 @@ import {
 import {
   type CommonOptions,
   copyLike,
-  type DictLike,
-  entryOf,
-  expectOption,
-  isAtLeast,
   Optimizer,
   type OptionValue,
   own,
@@ -94,9 +91,9 @@ function operandsOf({ parameter, gradient, state }: Update<AdamState>): Operands
 /**
  * Adam (Kingma & Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015), in PyTorch's arithmetic.
  *
- * The running averages are of the parameter's dtype, as PyTorch's: with bfloat16 or float16 parameters most small updates
- * round to nothing, and the average of squares cannot decay (0.999 is less than a step of bfloat16 from 1). Train float32
- * parameters, under autocast where speed is wanted.
+ * The running averages are of the parameter's dtype, as PyTorch's: with bfloat16 or float16 parameters most small
+ * updates round to nothing, and the average of squares cannot decay (0.999 is less than a step of bfloat16 from 1).
+ * Train float32 parameters, under autocast where speed is wanted.
  */
 export class Adam extends Optimizer<AdamOptions, AdamState> {
   protected readonly aligned = ['exp_avg', 'exp_avg_sq', 'max_exp_avg_sq'] as const
@@ -289,7 +286,13 @@ export class AdamW extends Adam {
 
   protected override checkOptions(options: AdamOptions, where: string): void {
     super.checkOptions(options, where)
-    expectOption(options.decoupledWeightDecay === true, where, 'decoupledWeightDecay', 'true', options.decoupledWeightDecay)
+    expectOption(
+      options.decoupledWeightDecay === true,
+      where,
+      'decoupledWeightDecay',
+      'true',
+      options.decoupledWeightDecay,
+    )
   }
 
   protected override fixOptions(options: ParameterGroup<AdamOptions>): void {

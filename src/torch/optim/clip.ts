@@ -64,8 +64,8 @@ export function getTotalNorm(tensors: Tensor | Iterable<Tensor>, options: NormOp
 }
 
 /**
- * Scales gradients in place so that their total norm is `maxNorm` at most: by min(1, maxNorm / (norm + 1e-6)), which stays
- * on the device. PyTorch's torch.nn.utils.clip_grad_norm_.
+ * Scales gradients in place so that their total norm is `maxNorm` at most: by min(1, maxNorm / (norm + 1e-6)), which
+ * stays on the device. PyTorch's torch.nn.utils.clip_grad_norm_.
  *
  * @returns the norm before, on the first gradient's device; the caller's
  * @throws RangeError with errorIfNonfinite, where it is NaN or infinite: the gradients are as they were

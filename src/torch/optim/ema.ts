@@ -2,13 +2,16 @@ import { noGrad } from '../modes.js'
 import { native } from '../native.js'
 import { type Holder, heldTensors, scope } from '../scope.js'
 import { Tensor } from '../tensor.js'
+import { type DictLike, entryOf, expectOption, isAtLeast, isDict } from './check.js'
 import { foreachLerp_, groupByDeviceAndDtype } from './kernels.js'
-import { copyLike, type DictLike, entryOf, expectOption, isAtLeast, isDict, own } from './optimizer.js'
+import { copyLike, own } from './optimizer.js'
 
 export interface ExponentialMovingAverageOptions {
   /** How much of the average stays, each update. From 0 on, up to 1. Default: 0.999. */
   decay?: number
-  /** Forget the beginning sooner: decay is min(decay, (1 + n) / (10 + n)) at update n, counted from 1. Default: false. */
+  /**
+   * Forget the beginning sooner: decay is min(decay, (1 + n) / (10 + n)) at update n, counted from 1. Default: false.
+   */
   warmup?: boolean
 }
 
@@ -26,9 +29,9 @@ interface Pair {
 }
 
 /**
- * Running averages of parameters (Polyak averaging): average = decay * average + (1 - decay) * parameter at each update(),
- * computed as a linear interpolation like PyTorch's get_ema_multi_avg_fn. Averages of bfloat16 and float16 parameters are
- * float32: in their own format 0.999 of something is itself.
+ * Running averages of parameters (Polyak averaging): average = decay * average + (1 - decay) * parameter at each
+ * update(), computed as a linear interpolation like PyTorch's get_ema_multi_avg_fn. Averages of bfloat16 and float16
+ * parameters are float32: in their own format 0.999 of something is itself.
  *
  * Ownership: the averages are its own, whatever scope they were made in; dispose() frees them. The parameters are not.
  *
@@ -175,7 +178,9 @@ export class ExponentialMovingAverage implements Holder, Disposable {
     expectOption(isAtLeast(0, decay) && decay <= 1, where, 'decay', 'a number from 0 to 1', decay)
     expectOption(isAtLeast(0, updates), where, 'num_updates', 'a number from 0 on', updates)
     if (!Array.isArray(shadow) || shadow.length !== this.pairs.length) {
-      throw new RangeError(`${where}: expected ${this.pairs.length} shadow_params, but received ${Array.isArray(shadow) ? shadow.length : 'no array'}`)
+      throw new RangeError(
+        `${where}: expected ${this.pairs.length} shadow_params, but received ${Array.isArray(shadow) ? shadow.length : 'no array'}`,
+      )
     }
     noGrad(() =>
       scope(() => {

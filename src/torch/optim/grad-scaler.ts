@@ -4,8 +4,9 @@ import { maximum } from '../ops.generated.js'
 import { type Holder, heldTensors, scope } from '../scope.js'
 import { Tensor } from '../tensor.js'
 import type { Device } from '../types.js'
+import { type DictLike, entryOf, expectOption, isAtLeast, isDict } from './check.js'
 import { groupByDeviceAndDtype, nonFiniteCheckAndUnscale_, updateScale_ } from './kernels.js'
-import { type CommonOptions, type DictLike, entryOf, expectOption, isAtLeast, isDict, type Optimizer, own } from './optimizer.js'
+import { type CommonOptions, type Optimizer, own } from './optimizer.js'
 
 export interface GradScalerOptions {
   /** What losses are multiplied with at first. Default: 65536. */
@@ -79,7 +80,13 @@ export class GradScaler implements Holder, Disposable {
   private check(where: string): void {
     const { initScale, growthFactor, backoffFactor, growthInterval } = this
     expectOption(isAtLeast(0, initScale) && initScale > 0, where, 'initScale', 'a number above 0', initScale)
-    expectOption(isAtLeast(1, growthFactor) && growthFactor > 1, where, 'growthFactor', 'a number above 1', growthFactor)
+    expectOption(
+      isAtLeast(1, growthFactor) && growthFactor > 1,
+      where,
+      'growthFactor',
+      'a number above 1',
+      growthFactor,
+    )
     const isBackoff = isAtLeast(0, backoffFactor) && backoffFactor > 0 && backoffFactor < 1
     expectOption(isBackoff, where, 'backoffFactor', 'a number between 0 and 1', backoffFactor)
     const isInterval = Number.isSafeInteger(growthInterval) && growthInterval >= 1
@@ -107,8 +114,8 @@ export class GradScaler implements Holder, Disposable {
   }
 
   /**
-   * Divides an optimizer's gradients by the scale, in place, and notes where one is not finite. step() does it where it was
-   * not done. Does not wait for the device.
+   * Divides an optimizer's gradients by the scale, in place, and notes where one is not finite. step() does it where it
+   * was not done. Does not wait for the device.
    *
    * @throws TypeError a second time before update(), and for float16 gradients: parameters are to be float32
    */
@@ -169,7 +176,9 @@ export class GradScaler implements Holder, Disposable {
     const scale = this.ready('step')
     let progress = this.progress.get(optimizer)
     if (progress?.stage === 'stepped') {
-      throw new TypeError('GradScaler.step: expected to be called once for an optimizer before update(), but it was called twice')
+      throw new TypeError(
+        'GradScaler.step: expected to be called once for an optimizer before update(), but it was called twice',
+      )
     }
     const isFused = optimizer.supportsScaling
     const wasUnscaled = progress !== undefined
@@ -213,7 +222,9 @@ export class GradScaler implements Holder, Disposable {
     } else {
       const found = [...this.progress.values()].flatMap((each) => [...each.foundInf.values()])
       if (found.length === 0) {
-        throw new TypeError('GradScaler.update: expected step() or unscale_() with gradients before, but there was none')
+        throw new TypeError(
+          'GradScaler.update: expected step() or unscale_() with gradients before, but there was none',
+        )
       }
       const { growthFactor, backoffFactor, growthInterval } = this
       scope(() => {

@@ -3,6 +3,7 @@
  */
 export { Adafactor, type AdafactorOptions, type AdafactorState } from './adafactor.js'
 export { Adam, type AdamOptions, type AdamState, AdamW } from './adam.js'
+export type { DictLike } from './check.js'
 export { clipGradNorm_, clipGradValue_, getTotalNorm, type NormOptions } from './clip.js'
 export {
   ExponentialMovingAverage,
@@ -12,14 +13,13 @@ export {
 export { GradScaler, type GradScalerOptions, type GradScalerStateDict } from './grad-scaler.js'
 export {
   type CommonOptions,
-  type DictLike,
   type Implementation,
   Optimizer,
   type OptimizerStateDict,
   type ParameterGroup,
   type ParameterGroupInput,
-  type Parameters,
   type ParameterState,
+  type Parameters,
 } from './optimizer.js'
 export {
   Constant,
@@ -46,3 +46,4 @@ export {
   stepDecay,
   type WarmupSettings,
 } from './schedules.js'
+export { SGD, type SGDOptions, type SGDState } from './sgd.js'

@@ -4,8 +4,8 @@ import type { Tensor } from '../tensor.js'
 import type { Scalar } from '../types.js'
 
 /*
- * The kernels over lists of tensors that optimizers use. They have no place in the public surface (their names begin with
- * an underscore in ATen), and each is bound to one overload, so that nothing is chosen by the kinds of long lists.
+ * The kernels over lists of tensors that optimizers use. They have no place in the public surface (their names begin
+ * with an underscore in ATen), and each is bound to one overload, so that nothing is chosen by the kinds of long lists.
  */
 
 type Tensors = readonly Tensor[]

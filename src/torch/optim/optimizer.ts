@@ -1,19 +1,21 @@
-import { native } from '../native.js'
 import { enableGrad, noGrad } from '../modes.js'
+import { native } from '../native.js'
 import { emptyLike, zerosLike } from '../ops.generated.js'
 import { type Holder, heldTensors, keep, scope } from '../scope.js'
 import { Tensor } from '../tensor.js'
 import type { Device, DType } from '../types.js'
+import { type DictLike, entryOf, expectOption, isDict, namesOf, show, snakeCase } from './check.js'
 import { foreachZero_, groupByDeviceAndDtype } from './kernels.js'
+import { isDense, isSameList } from './layout.js'
 
 /**
  * How an update is computed.
  *
  * - 'single': tensor by tensor, in PyTorch's operations and order (its default on the CPU)
- * - 'foreach': the same operations over all tensors of a device and dtype at once (its default on CUDA). Takes memory for
- *   temporaries of the size of the parameters
- * - 'fused': one kernel for everything. Floating-point parameters on the CPU, CUDA and MPS. It rounds less often than the
- *   others: float32 results differ from theirs in the last digit, and bfloat16 and float16 ones by less than a step of
+ * - 'foreach': the same operations over all tensors of a device and dtype at once (its default on CUDA). Takes memory
+ *   for temporaries of the size of the parameters
+ * - 'fused': one kernel for everything. Floating-point parameters on the CPU, CUDA and MPS. It rounds less often than
+ *   the others: float32 results differ from theirs in the last digit, and bfloat16 and float16 ones by a step or two of
  *   that format
  */
 export type Implementation = 'single' | 'foreach' | 'fused'
@@ -52,9 +54,6 @@ export interface OptimizerStateDict {
   param_groups: { [option: string]: OptionValue }[]
 }
 
-/** A state dict as files give it: Maps or plain objects. */
-export type DictLike = ReadonlyMap<unknown, unknown> | { readonly [name: string]: unknown }
-
 /** @internal A parameter with a gradient, and its state. */
 export interface Update<State> {
   readonly parameter: Tensor
@@ -70,43 +69,6 @@ export interface Scaling {
 
 const fusedDevices = /^(cpu|cuda|mps)(:|$)/
 const fusedDtypes: ReadonlySet<DType> = new Set<DType>(['float32', 'float64', 'bfloat16', 'float16'])
-
-export function snakeCase(name: string): string {
-  return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
-}
-
-function show(value: unknown): string {
-  if (value === null || typeof value !== 'object') return typeof value === 'string' ? `'${value}'` : String(value)
-  if (value instanceof Tensor) return `a tensor of shape [${value.shape}]`
-  return Array.isArray(value) ? `[${value.map(show).join(', ')}]` : 'an object'
-}
-
-/** @internal Refuses an option's value. */
-export function expectOption(holds: boolean, where: string, name: string, wanted: string, value: unknown): void {
-  if (holds) return
-  const message = `${where}: expected ${name} to be ${wanted}, but received ${show(value)}`
-  throw typeof value === 'number' || Array.isArray(value) ? new RangeError(message) : new TypeError(message)
-}
-
-/** @internal A number from `low` on, and no NaN. */
-export function isAtLeast(low: number, value: unknown): value is number {
-  return typeof value === 'number' && value >= low && value < Infinity
-}
-
-/** @internal An entry of a Map or a plain object. */
-export function entryOf(dict: DictLike, name: string): unknown {
-  if (dict instanceof Map) return dict.get(name)
-  return Object.hasOwn(dict, name) ? (dict as { readonly [name: string]: unknown })[name] : undefined
-}
-
-/** @internal */
-export function isDict(value: unknown): value is DictLike {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Tensor)
-}
-
-function namesOf(dict: DictLike): unknown[] {
-  return dict instanceof Map ? [...dict.keys()] : Object.keys(dict)
-}
 
 /** @internal Takes a tensor out of every scope: it belongs to whoever calls this. */
 export const own = <T extends Tensor>(tensor: T): T => keep(tensor)
@@ -124,23 +86,6 @@ export function copyLike(saved: unknown, like: Tensor, where: string): Tensor {
     throw new RangeError(`${where}: expected a tensor of shape [${shape}], but received one of [${saved.shape}]`)
   }
   return emptyLike(like).copy_(saved)
-}
-
-function isSameList(a: readonly number[], b: readonly number[]): boolean {
-  return a.length === b.length && a.every((value, index) => value === b[index])
-}
-
-/** Whether a tensor's elements fill one block of memory, in whatever order of dimensions. */
-function isDense(shape: readonly number[], strides: readonly number[]): boolean {
-  const order = shape.map((_, dim) => dim).filter((dim) => shape[dim] !== 1)
-  order.sort((a, b) => strides[a]! - strides[b]!)
-  let expected = 1
-  for (const dim of order) {
-    if (shape[dim] === 0) return true
-    if (strides[dim] !== expected) return false
-    expected *= shape[dim]!
-  }
-  return true
 }
 
 /**
@@ -207,7 +152,12 @@ export abstract class Optimizer<Options extends CommonOptions, State extends Par
   protected abstract updateGroup(group: ParameterGroup<Options>): void
 
   /** Makes the state of a parameter from a saved one, by copies, which are owned afterwards. `where` begins errors. */
-  protected abstract restoreState(parameter: Tensor, group: ParameterGroup<Options>, saved: DictLike, where: string): State
+  protected abstract restoreState(
+    parameter: Tensor,
+    group: ParameterGroup<Options>,
+    saved: DictLike,
+    where: string,
+  ): State
 
   /** Options of a state dict that are Python's alone, or have another form there. */
   protected extraOptions(_group: ParameterGroup<Options>): { [option: string]: OptionValue } {
@@ -359,7 +309,10 @@ export abstract class Optimizer<Options extends CommonOptions, State extends Par
     return loss
   }
 
-  /** @internal Whether step() itself can unscale gradients and skip where one is not finite, without waiting for the GPU. */
+  /**
+   * @internal Whether step() itself can unscale gradients and skip where one is not finite, without waiting for the
+   * GPU.
+   */
   get supportsScaling(): boolean {
     return false
   }
@@ -446,8 +399,8 @@ export abstract class Optimizer<Options extends CommonOptions, State extends Par
 
   /**
    * Sorts out what fused kernels can take: they read memory as it lies, and on the CPU they do not check that gradients
-   * and state lie as the parameter does (seen with libtorch 2.13: wrong results). Gradients that lie otherwise are copied;
-   * parameters with holes (views of something larger) are left to the single implementation.
+   * and state lie as the parameter does (seen with libtorch 2.13: wrong results). Gradients that lie otherwise are
+   * copied; parameters with holes (views of something larger) are left to the single implementation.
    */
   protected forFused(items: readonly Update<State>[]): { fused: Update<State>[]; others: Update<State>[] } {
     const fused: Update<State>[] = []
@@ -475,8 +428,8 @@ export abstract class Optimizer<Options extends CommonOptions, State extends Par
   }
 
   /**
-   * The same for items that no fused kernel takes: unscaled here, and none where a gradient is not finite. Waits for the
-   * device, where there is a GradScaler.
+   * The same for items that no fused kernel takes: unscaled here, and none where a gradient is not finite. Waits for
+   * the device, where there is a GradScaler.
    */
   protected unscaled(items: readonly Update<State>[]): readonly Update<State>[] {
     if (this.scaling === undefined || items.length === 0) return items
@@ -541,7 +494,9 @@ export abstract class Optimizer<Options extends CommonOptions, State extends Par
       const savedGroup: unknown = savedGroups[index]
       const params = isDict(savedGroup) ? entryOf(savedGroup, 'params') : undefined
       if (!isDict(savedGroup) || !Array.isArray(params)) {
-        throw new TypeError(`${where}: expected group ${index} to have a list of params, but received ${show(savedGroup)}`)
+        throw new TypeError(
+          `${where}: expected group ${index} to have a list of params, but received ${show(savedGroup)}`,
+        )
       }
       if (params.length !== group.params.length) {
         throw new RangeError(
@@ -629,7 +584,11 @@ function disposeState(state: ParameterState): void {
 }
 
 /** @internal Puts another tensor where a state tensor was. */
-export function replaceOwned<State extends ParameterState>(state: State, name: keyof State & string, tensor: Tensor): void {
+export function replaceOwned<State extends ParameterState>(
+  state: State,
+  name: keyof State & string,
+  tensor: Tensor,
+): void {
   const before = state[name]
   if (before === tensor) return
   Object.assign(state, { [name]: own(tensor) })

@@ -1,4 +1,5 @@
-import { type CommonOptions, type DictLike, entryOf, expectOption, isAtLeast, isDict, type Optimizer } from './optimizer.js'
+import { type DictLike, entryOf, expectOption, isAtLeast, isDict } from './check.js'
+import type { CommonOptions, Optimizer } from './optimizer.js'
 import {
   type CosineSettings,
   constantWithWarmup,
@@ -29,9 +30,9 @@ export interface SchedulerStateDict {
 /**
  * Sets the rates of an optimizer's groups, each from its own base rate (so that rates by layer stay in proportion).
  *
- * As in PyTorch the constructor sets the rates of step 0, and step() those of the next one: call it after the optimizer's
- * step(). The base rate is the group's `initialLr` where there is one (an earlier scheduler, a loaded state dict), else
- * its `lr`.
+ * As in PyTorch the constructor sets the rates of step 0, and step() those of the next one: call it after the
+ * optimizer's step(). The base rate is the group's `initialLr` where there is one (an earlier scheduler, a loaded state
+ * dict), else its `lr`.
  */
 export class LRScheduler {
   private readonly baseLrs: number[] = []
@@ -54,7 +55,9 @@ export class LRScheduler {
       if (this.baseLrs[index] === undefined) {
         const base = group.initialLr ?? group.lr
         if (base === null) {
-          throw new TypeError(`${name}: expected groups with a rate, but group ${index} has none; set relativeStep: false`)
+          throw new TypeError(
+            `${name}: expected groups with a rate, but group ${index} has none; set relativeStep: false`,
+          )
         }
         this.baseLrs[index] = base
       }

@@ -1,8 +1,8 @@
-import { expectOption, isAtLeast } from './optimizer.js'
+import { expectOption, isAtLeast } from './check.js'
 
 /*
- * Learning rates as functions of the step, counted from 0: the rate of the first step is schedule(0). Nothing here knows of
- * optimizers or tensors.
+ * Learning rates as functions of the step, counted from 0: the rate of the first step is schedule(0). Nothing here
+ * knows of optimizers or tensors.
  */
 
 export type Schedule = (step: number) => number
@@ -38,7 +38,10 @@ function isCount(low: number, value: unknown): boolean {
 }
 
 /** @internal */
-export function checkWarmup(settings: WarmupSettings & { totalSteps?: number }, where: string): Required<WarmupSettings> {
+export function checkWarmup(
+  settings: WarmupSettings & { totalSteps?: number },
+  where: string,
+): Required<WarmupSettings> {
   const { lr, lrMin = 0, warmupSteps = 0, totalSteps } = settings
   expectOption(isAtLeast(0, lr), where, 'lr', 'a number from 0 on', lr)
   expectOption(isAtLeast(0, lrMin) && lrMin <= lr, where, 'lrMin', `a number from 0 to lr, ${lr},`, lrMin)
@@ -55,8 +58,8 @@ function warmed(step: number, { lr, lrMin, warmupSteps }: Required<WarmupSetting
 }
 
 /**
- * Linear warm-up and then half a cosine from lr to lrMin, where it stays; or cycles of that (Loshchilov & Hutter, "SGDR",
- * ICLR 2017, with warm-up in each cycle).
+ * Linear warm-up and then half a cosine from lr to lrMin, where it stays; or cycles of that (Loshchilov & Hutter,
+ * "SGDR", ICLR 2017, with warm-up in each cycle).
  *
  * @example
  * const rate = cosineWithWarmup({ lr: 4e-5, lrMin: 1e-8, warmupSteps: 4000, totalSteps: 40000 })

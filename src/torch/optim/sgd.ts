@@ -1,14 +1,11 @@
 import { emptyLike } from '../ops.generated.js'
 import type { Tensor } from '../tensor.js'
 import type { Device } from '../types.js'
+import { type DictLike, entryOf, expectOption, isAtLeast } from './check.js'
 import { foreachAdd, foreachAdd_, foreachMul_, foreachNeg, fusedSgd_ } from './kernels.js'
 import {
   type CommonOptions,
   copyLike,
-  type DictLike,
-  entryOf,
-  expectOption,
-  isAtLeast,
   Optimizer,
   type OptionValue,
   own,
@@ -150,13 +147,18 @@ export class SGD extends Optimizer<SGDOptions, SGDState> {
     foreachAdd_(parameters, gradients, { alpha: -lr })
   }
 
-  private updateFused(group: SGDOptions, device: Device, given: readonly Update<SGDState>[], isFirstStep: boolean): void {
+  private updateFused(
+    group: SGDOptions,
+    device: Device,
+    given: readonly Update<SGDState>[],
+    isFirstStep: boolean,
+  ): void {
     if (given.length === 0) return
     const scaling = this.scalingOn(device)
     let isFirst = isFirstStep
     if (isFirst && scaling.foundInf !== null) {
-      // The kernel would leave the new buffers unset when it skips. From zeros an ordinary step gives the same as a first
-      // one, unless there is dampening: then this one time the device is waited for.
+      // The kernel would leave the new buffers unset when it skips. From zeros an ordinary step gives the same as a
+      // first one, unless there is dampening: then this one time the device is waited for.
       if (group.dampening === 0) isFirst = false
       else if (scaling.foundInf.item() !== 0) return
     }

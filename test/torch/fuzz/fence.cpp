@@ -79,7 +79,11 @@ extern "C" int posix_memalign(void** result, size_t align, size_t size) {
   sizes[kind][slot] = static_cast<uint32_t>(size);
   char* block = arenas + kArena * kind + slotBytes(kind) * slot;
   const size_t room = kPage << kind;
-  if (mprotect(block, room, PROT_READ | PROT_WRITE) != 0) abort();
+  if (mprotect(block, room, PROT_READ | PROT_WRITE) != 0) {
+    // too many mappings: this one goes without a fence, and its slot is lost
+    *result = __libc_memalign(align, size);
+    return *result == nullptr ? ENOMEM : 0;
+  }
   memset(block, kPoison, room);
   *result = low ? block : block + room - (size + alignment - 1) / alignment * alignment;
   return 0;

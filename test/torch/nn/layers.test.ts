@@ -3,6 +3,8 @@ import * as torch from '../../../src/torch/index.js'
 import { gradcheck, inScope, randomDouble } from '../helpers.js'
 
 const { nn } = torch
+// small tensors: threads would only wait for each other
+torch.setNumThreads(1)
 const { functional: F } = nn
 
 /** Gradients of a module's output by its inputs and all its parameters. */
@@ -15,7 +17,9 @@ function check(
     torch.manualSeed(11)
     using module = make().to('float64')
     // away from the ones and zeros that hide mistakes
-    torch.noGrad(() => module.parameters().forEach((each) => each.add_(torch.randn(each.shape, { dtype: 'float64' }).mul(0.3))))
+    torch.noGrad(() => {
+      for (const each of module.parameters()) each.add_(torch.randn(each.shape, { dtype: 'float64' }).mul(0.3))
+    })
     const inputs = shapes.map((shape, index) => randomDouble(shape, index))
     const all = [...inputs, ...module.parameters()]
     gradcheck((...given) => run(module, ...given.slice(0, inputs.length)), all)
@@ -30,7 +34,7 @@ describe('gradients of layers against finite differences', () => {
     'Linear without bias': [() => new nn.Linear(3, 2, { bias: false }), [2, 1, 3]],
     Conv1d: [() => new nn.Conv1d(2, 4, 3, { stride: 2, padding: 1, groups: 2 }), [2, 2, 5]],
     Conv2d: [() => new nn.Conv2d(2, 2, [2, 3], { padding: [1, 0], dilation: [1, 2] }), [1, 2, 3, 6]],
-    "Conv2d 'same'": [() => new nn.Conv2d(1, 2, [2, 3], { padding: 'same' }), [1, 1, 3, 4]],
+    "Conv2d 'same'": [() => new nn.Conv2d(1, 2, [1, 3], { padding: 'same' }), [1, 1, 3, 4]],
     LayerNorm: [() => new nn.LayerNorm([2, 3]), [2, 2, 3]],
     'LayerNorm without bias': [() => new nn.LayerNorm(4, { bias: false }), [2, 4]],
     RMSNorm: [() => new nn.RMSNorm(4, { eps: 1e-6 }), [2, 4]],
@@ -65,13 +69,27 @@ describe('gradients of layers against finite differences', () => {
   it('Embedding, with no gradient for the padding row', () => {
     check(
       () => new nn.Embedding(4, 2),
-      (module) => (module as torch.nn.Embedding).forward(torch.tensor([[0n, 2n], [2n, 3n]])),
+      (module) =>
+        (module as torch.nn.Embedding).forward(
+          torch.tensor([
+            [0n, 2n],
+            [2n, 3n],
+          ]),
+        ),
     )
     inScope(() => {
       using layer = new nn.Embedding(4, 2, { paddingIdx: -1 })
       expect(layer.weight.at(3).toArray()).toEqual([0, 0])
-      layer.forward(torch.tensor([3n, 1n])).sum().backward()
-      expect(layer.weight.grad!.toArray()).toEqual([[0, 0], [1, 1], [0, 0], [0, 0]])
+      layer
+        .forward(torch.tensor([3n, 1n]))
+        .sum()
+        .backward()
+      expect(layer.weight.grad!.toArray()).toEqual([
+        [0, 0],
+        [1, 1],
+        [0, 0],
+        [0, 0],
+      ])
       expect(() => new nn.Embedding(4, 2, { paddingIdx: 4 })).toThrow(RangeError)
       using frozen = nn.Embedding.fromPretrained(torch.ones([3, 2]))
       expect(frozen.weight.requiresGrad).toBe(false)
@@ -80,10 +98,11 @@ describe('gradients of layers against finite differences', () => {
   })
 
   it('MultiheadAttention', () => {
-    const attend = (options: torch.nn.AttentionOptions) => (module: torch.nn.Module, q?: torch.Tensor, m?: torch.Tensor) => {
-      const [output, weights] = (module as torch.nn.MultiheadAttention).forward(q!, m ?? q!, m ?? q!, options)
-      return weights === null ? [output] : [output, weights]
-    }
+    const attend =
+      (options: torch.nn.AttentionOptions) => (module: torch.nn.Module, q?: torch.Tensor, m?: torch.Tensor) => {
+        const [output, weights] = (module as torch.nn.MultiheadAttention).forward(q!, m ?? q!, m ?? q!, options)
+        return weights === null ? [output] : [output, weights]
+      }
     const make = () => new nn.MultiheadAttention(4, 2, { batchFirst: true })
     check(make, attend({}), [1, 3, 4])
     check(make, attend({ needWeights: false, isCausal: true }), [1, 3, 4])
@@ -106,7 +125,17 @@ describe('gradients of layers against finite differences', () => {
       gradcheck((x) => F.interpolate(x!, { scaleFactor: 1.5, mode: 'bilinear' }), [image])
       gradcheck((x) => F.pad(x!, [1, 1, 1, 0], { mode: 'reflect' }), [image])
       gradcheck((x) => F.fold(F.unfold(x!, 2), [3, 4], 2), [image])
-      const theta = torch.tensor([[[0.8, 0.3, 0.1], [-0.2, 1.1, -0.3]]], { dtype: 'float64' }).requiresGrad_()
+      const theta = torch
+        .tensor(
+          [
+            [
+              [0.8, 0.3, 0.1],
+              [-0.2, 1.1, -0.3],
+            ],
+          ],
+          { dtype: 'float64' },
+        )
+        .requiresGrad_()
       gradcheck((x, t) => F.gridSample(x!, F.affineGrid(t!, [1, 1, 2, 2])), [image, theta])
     })
   })
@@ -117,7 +146,11 @@ describe('layers', () => {
     inScope(() => {
       for (const shape of [[2, 5, 16], [7, 3], [4]]) {
         using layer = new nn.LayerScaleResidual(shape.at(-1)!, { initValue: 0.3 })
-        const [residual, x, gradient] = [0, 1, 2].map(() => torch.randn(shape)) as [torch.Tensor, torch.Tensor, torch.Tensor]
+        const [residual, x, gradient] = [0, 1, 2].map(() => torch.randn(shape)) as [
+          torch.Tensor,
+          torch.Tensor,
+          torch.Tensor,
+        ]
         residual.requiresGrad_()
         x.requiresGrad_()
         const wanted = [residual, x, layer.gamma]
@@ -131,6 +164,16 @@ describe('layers', () => {
       using layer = new nn.LayerScaleResidual(4)
       expect(() => layer.forward(torch.ones([2, 3]), torch.ones([2, 3]))).toThrow(/gamma/)
       expect([...layer.stateDict().keys()]).toEqual(['gamma'])
+      // as under autocast: the branch in bfloat16, the residual stream in float32
+      const branch = torch.randn([2, 4], { dtype: 'bfloat16' }).requiresGrad_()
+      const mixed = layer.forward(torch.ones([2, 4]), branch)
+      expect(mixed.dtype).toBe('float32')
+      mixed.sum().backward()
+      expect(branch.grad!.dtype).toBe('bfloat16')
+      const empty = nn.onMeta(() => new nn.LayerScaleResidual(4))
+      expect(
+        empty.forward(torch.ones([2, 4], { device: 'meta' }), torch.ones([2, 4], { device: 'meta' })).shape,
+      ).toEqual([2, 4])
     })
   })
 
@@ -204,9 +247,21 @@ describe('layers', () => {
     inScope(() => {
       using weight = new nn.Parameter(torch.empty([2, 2, 3]))
       nn.init.dirac_(weight)
-      expect(weight.toArray()).toEqual([[[0, 1, 0], [0, 0, 0]], [[0, 0, 0], [0, 1, 0]]])
+      expect(weight.toArray()).toEqual([
+        [
+          [0, 1, 0],
+          [0, 0, 0],
+        ],
+        [
+          [0, 0, 0],
+          [0, 1, 0],
+        ],
+      ])
       expect(weight.isLeaf).toBe(true)
-      expect(nn.init.eye_(torch.empty([2, 3])).toArray()).toEqual([[1, 0, 0], [0, 1, 0]])
+      expect(nn.init.eye_(torch.empty([2, 3])).toArray()).toEqual([
+        [1, 0, 0],
+        [0, 1, 0],
+      ])
       expect(nn.init.constant_(torch.empty([2]), 3).toArray()).toEqual([3, 3])
       const generator = new torch.Generator().manualSeed(4)
       const drawn = nn.init.normal_(torch.empty([3]), 1, 2, { generator }).toArray()

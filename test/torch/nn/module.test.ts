@@ -185,7 +185,12 @@ describe('places and dtypes', () => {
   it('changes floating-point tensors only, keeps the objects, and moves gradients', () => {
     using net = new Net()
     const before = net.parameters()
-    inScope(() => net.forward(torch.ones([2, 3])).sum().backward())
+    inScope(() =>
+      net
+        .forward(torch.ones([2, 3]))
+        .sum()
+        .backward(),
+    )
     net.to('float64')
     expect(net.parameters()).toEqual(before)
     expect(net.parameters().every((each, index) => each === before[index])).toBe(true)
@@ -197,7 +202,10 @@ describe('places and dtypes', () => {
       expect(net.blocks.at(0).note.dtype).toBe('float32')
       net.zeroGrad()
       expect(net.head.weight.grad).toBeNull()
-      net.forward(torch.ones([2, 3], { dtype: 'float64' })).sum().backward()
+      net
+        .forward(torch.ones([2, 3], { dtype: 'float64' }))
+        .sum()
+        .backward()
       expect(net.head.weight.grad!.dtype).toBe('float64')
       expect(net.head.weight.isLeaf && net.head.weight.requiresGrad).toBe(true)
     })
@@ -320,7 +328,9 @@ describe('state dicts', () => {
     using layer = new nn.Linear(2, 2, { bias: false })
     inScope(() => {
       const integers = { weight: torch.ones([2, 2], { dtype: 'int64' }) }
-      expect(() => layer.loadStateDict(integers, { assign: true })).toThrow(/floating-point values for the parameter weight/)
+      expect(() => layer.loadStateDict(integers, { assign: true })).toThrow(
+        /floating-point values for the parameter weight/,
+      )
       layer.loadStateDict(integers)
       expect(layer.weight.sum().item()).toBe(4)
       expect(() => layer.loadStateDict({ weight: torch.ones([2, 2], { dtype: 'complex64' }) })).toThrow(/real values/)
@@ -331,11 +341,17 @@ describe('state dicts', () => {
   it('assigns another dtype, and drops the gradient of the old values', () => {
     using layer = new nn.Linear(2, 2, { bias: false })
     inScope(() => {
-      layer.forward(torch.ones([1, 2])).sum().backward()
+      layer
+        .forward(torch.ones([1, 2]))
+        .sum()
+        .backward()
       layer.loadStateDict({ weight: torch.ones([2, 2], { dtype: 'bfloat16' }) }, { assign: true })
       expect(layer.weight.dtype).toBe('bfloat16')
       expect(layer.weight.grad).toBeNull()
-      layer.forward(torch.ones([1, 2], { dtype: 'bfloat16' })).sum().backward()
+      layer
+        .forward(torch.ones([1, 2], { dtype: 'bfloat16' }))
+        .sum()
+        .backward()
       expect(layer.weight.grad!.toArray()).toEqual([
         [1, 1],
         [1, 1],
@@ -398,5 +414,35 @@ describe('containers', () => {
     expect(named.namedParameters().map(([name]) => name)).toEqual(['a.weight', 'a.bias', 'b.weight', 'b.bias'])
     expect(Array.from(named, ([name]) => name)).toEqual(['a', 'b'])
     expect(() => named.set('x.y', new nn.Linear(1, 1))).toThrow(/without dots/)
+  })
+})
+
+describe('types', () => {
+  class Several extends nn.Module {
+    forward(x: torch.Tensor, mask?: torch.Tensor | null): { output: torch.Tensor; count: number } {
+      return { output: mask ?? x, count: 1 }
+    }
+  }
+  class Scaled extends nn.Module {
+    forward(x: torch.Tensor, scale = 2): torch.Tensor {
+      return x.mul(scale)
+    }
+  }
+
+  it('say what hooks and containers take', () => {
+    const several = new Several()
+    const all: torch.nn.Module[] = [several, new Scaled(), new nn.Linear(1, 1)]
+    several.registerForwardHook((module, [x, mask], output) => {
+      expect([module === several, x.shape, mask?.shape]).toEqual([true, [1], undefined])
+      return { ...output, count: output.count + 1 }
+    })
+    // @ts-expect-error a hook gives what forward() gives
+    several.registerForwardHook(() => 3).remove()
+    // @ts-expect-error Sequential is for modules from a tensor to a tensor
+    expect(new nn.Sequential(several).length).toBe(1)
+    expect(new nn.Sequential(new Scaled(), new nn.Identity()).forward(torch.ones([1])).item()).toBe(2)
+    const list: torch.nn.ModuleList<Several> = new nn.ModuleList([several])
+    expect(list.at(0).forward(torch.ones([1])).count).toBe(2)
+    for (const module of all) module.registerForwardPreHook((_, inputs) => expect(inputs.length).toBe(1)).remove()
   })
 })

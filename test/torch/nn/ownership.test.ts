@@ -3,6 +3,8 @@ import * as torch from '../../../src/torch/index.js'
 import { inScope, liveTensors } from '../helpers.js'
 
 const { nn } = torch
+// small tensors: threads would only wait for each other
+torch.setNumThreads(1)
 
 describe('who owns what a module holds', () => {
   it('keeps parameters and buffers of a module that is built inside a scope and not returned', () => {
@@ -55,7 +57,11 @@ describe('who owns what a module holds', () => {
     const step = () =>
       inScope(() => {
         net.zeroGrad()
-        net.forward(torch.randn([8, 4])).square().mean().backward()
+        net
+          .forward(torch.randn([8, 4]))
+          .square()
+          .mean()
+          .backward()
         saved.loadStateDict(net.stateDict(), { assign: true })
         saved.to('float64').toEmpty('meta')
       })

@@ -14,7 +14,10 @@ const expected = JSON.parse(readFileSync(new URL('fixtures/parity.json', import.
 
 function wave(shape: readonly number[], step = 0.7): torch.Tensor {
   const count = shape.reduce((product, size) => product * size, 1)
-  return torch.fromTypedArray(Float64Array.from({ length: count }, (_, k) => Math.sin(step * k)), shape)
+  return torch.fromTypedArray(
+    Float64Array.from({ length: count }, (_, k) => Math.sin(step * k)),
+    shape,
+  )
 }
 
 const seen = new Set<string>()
@@ -113,7 +116,15 @@ describe('the same numbers as PyTorch', () => {
         same(`pad.${mode}`, F.pad(wave([1, 1, 3, 4]), [1, 2, 2, 1], { mode }))
       }
       same('pad.value', F.pad(wave([2, 3]), [1, -1], { value: 0.5 }))
-      const theta = torch.tensor([[[0.8, 0.3, 0.1], [-0.2, 1.1, -0.3]]], { dtype: 'float64' })
+      const theta = torch.tensor(
+        [
+          [
+            [0.8, 0.3, 0.1],
+            [-0.2, 1.1, -0.3],
+          ],
+        ],
+        { dtype: 'float64' },
+      )
       const grid = F.affineGrid(theta, [1, 2, 3, 4])
       same('affineGrid', grid)
       for (const mode of ['bilinear', 'nearest', 'bicubic'] as const) {
@@ -139,7 +150,16 @@ describe('the same numbers as PyTorch', () => {
       same('crossEntropyOptions', new nn.CrossEntropyLoss(options).forward(logits, classes))
       same('crossEntropySoft', F.crossEntropy(logits, soft, { labelSmoothing: 0.2, reduction: 'none' }))
       same('nll', F.nllLoss(logProbabilities, classes, { weight }))
-      const pixels = torch.tensor([[[0n, 1n], [2n, 0n]], [[1n, 1n], [0n, 2n]]])
+      const pixels = torch.tensor([
+        [
+          [0n, 1n],
+          [2n, 0n],
+        ],
+        [
+          [1n, 1n],
+          [0n, 2n],
+        ],
+      ])
       same('nllImage', F.nllLoss(wave([2, 3, 2, 2]).logSoftmax(1), pixels, { reduction: 'sum' }))
       same('mse', F.mseLoss(logits, target))
       same('mse', new nn.MSELoss().forward(logits, target))

@@ -49,7 +49,11 @@ export const numbers = (
   JSON.parse(readFileSync(new URL('numbers.json', import.meta.url), 'utf8')) as { cases: NumbersCase[] }
 ).cases
 
-export function tensorOf(values: ArrayLike<number>, shape: readonly number[], dtype: torch.DType = 'float32'): torch.Tensor {
+export function tensorOf(
+  values: ArrayLike<number>,
+  shape: readonly number[],
+  dtype: torch.DType = 'float32',
+): torch.Tensor {
   return torch.fromTypedArray(Float64Array.from(values), shape, { dtype })
 }
 

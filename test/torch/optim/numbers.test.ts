@@ -34,13 +34,19 @@ describe('reference cases', () => {
       const optimizer = makeOptimizer(className, [{ ...optionsOf(reference.settings), params: [w, b] }], implementation)
       for (let step = 0; step < 5; step += 1) {
         torch.scope(() => {
-          for (const [letter, each] of [['w', w], ['b', b]] as const) {
+          for (const [letter, each] of [
+            ['w', w],
+            ['b', b],
+          ] as const) {
             const gradient = io.get(`in.grad_${letter}.${step}`)!
             each!.grad = tensorOf(gradient.values, gradient.shape)
           }
           optimizer.step()
         })
-        for (const [letter, each] of [['w', w], ['b', b]] as const) {
+        for (const [letter, each] of [
+          ['w', w],
+          ['b', b],
+        ] as const) {
           const expected = io.get(`out.${letter}.${step}`)!.values
           expect(excess(valuesOf(each!), expected, reference.rtol, reference.atol)).toBeLessThanOrEqual(0)
         }
@@ -88,9 +94,20 @@ describe('numbers of PyTorch and transformers', () => {
       const isHalf = each.dtype === 'bfloat16'
       // fused kernels do not round in between: up to two steps of bfloat16 from what rounds at each operation
       const isAsPython = implementation === 'single' || implementation === 'foreach' || each.optimizer === 'Adafactor'
-      const tolerance = isHalf ? (isAsPython ? 0 : 2 ** -6) : each.dtype === 'float64' ? 1e-14 : isAsPython ? 2e-7 : 1e-6
+      const tolerance = isHalf
+        ? isAsPython
+          ? 0
+          : 2 ** -6
+        : each.dtype === 'float64'
+          ? 1e-14
+          : isAsPython
+            ? 2e-7
+            : 1e-6
       runCase(each, params, optimizer, 0, each.outs.length, (step, index, values) => {
-        expect(excess(values, each.outs[step]![index]!, tolerance), `step ${step}, parameter ${index}`).toBeLessThanOrEqual(0)
+        expect(
+          excess(values, each.outs[step]![index]!, tolerance),
+          `step ${step}, parameter ${index}`,
+        ).toBeLessThanOrEqual(0)
       })
       const saved = optimizer.stateDict()
       // the same groups, options and numbers as Python's state dict, but for the implementation asked for
@@ -98,7 +115,9 @@ describe('numbers of PyTorch and transformers', () => {
         const { foreach, fused, ...ours } = group
         const { foreach: _, fused: __, ...python } = each.param_groups[index]!
         expect(ours).toEqual(python)
-        expect([foreach, fused]).toEqual(implementation === undefined ? [null, null] : [implementation === 'foreach', implementation === 'fused'])
+        expect([foreach, fused]).toEqual(
+          implementation === undefined ? [null, null] : [implementation === 'foreach', implementation === 'fused'],
+        )
       }
       expect([...saved.state.keys()].map(String)).toEqual(Object.keys(each.state))
       for (const [number, state] of saved.state) {
@@ -120,7 +139,8 @@ describe('numbers of PyTorch and transformers', () => {
     })
 
     test(`${each.name} goes on from Python's state dict`, () => {
-      // the state after the last step, and the last gradients once more: what comes of it must not depend on whose state it is
+      // the state after the last step, and the last gradients once more: what comes of it must not depend on whose
+      // state it is
       const whole = build(each, each.start, 'single')
       runCase(each, whole.params, whole.optimizer, 0, each.outs.length, () => {})
       const resumed = build(each, each.outs.at(-1)!, 'single')
@@ -134,7 +154,12 @@ describe('numbers of PyTorch and transformers', () => {
       torch.scope(() => {
         // as files give it: Maps throughout
         const groups = each.param_groups.map((group) => new Map(Object.entries(group)))
-        resumed.optimizer.loadStateDict(new Map<string, unknown>([['state', new Map(state)], ['param_groups', groups]]))
+        resumed.optimizer.loadStateDict(
+          new Map<string, unknown>([
+            ['state', new Map(state)],
+            ['param_groups', groups],
+          ]),
+        )
       })
       for (const [, values] of state) torch.dispose(values)
       const last = each.outs.length - 1

@@ -3,7 +3,7 @@
 import * as torch from '../../../dist/torch/index.js'
 
 const layers = 24
-const elements = 4 * 2 ** 20 // 16 MB an activation
+const elements = 2 * 2 ** 20 // 8 MB an activation
 const layer = (x) => x.sin().cos()
 
 torch.scope(() => {

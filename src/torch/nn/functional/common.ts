@@ -10,10 +10,17 @@ export interface ReductionOptions {
 export type Sizes = number | readonly number[]
 
 /** The position of a word in the list of those that are allowed: libtorch's number for it. */
-export function oneOf<Word extends string>(operation: string, what: string, words: readonly Word[], given: Word): number {
+export function oneOf<Word extends string>(
+  operation: string,
+  what: string,
+  words: readonly Word[],
+  given: Word,
+): number {
   const position = words.indexOf(given)
   if (position < 0) {
-    throw new RangeError(`${operation}: expected ${what} to be one of '${words.join("', '")}', but received '${String(given)}'`)
+    throw new RangeError(
+      `${operation}: expected ${what} to be one of '${words.join("', '")}', but received '${String(given)}'`,
+    )
   }
   return position
 }

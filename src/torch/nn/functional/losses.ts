@@ -26,7 +26,14 @@ export interface CrossEntropyOptions extends ClassLossOptions {
  */
 export function crossEntropy(input: Tensor, target: Tensor, options: CrossEntropyOptions = {}): Tensor {
   const { weight = null, ignoreIndex = -100, labelSmoothing = 0, reduction } = options
-  return ops.crossEntropyLoss(input, target, weight, reductionCode('crossEntropy', reduction), ignoreIndex, labelSmoothing)
+  return ops.crossEntropyLoss(
+    input,
+    target,
+    weight,
+    reductionCode('crossEntropy', reduction),
+    ignoreIndex,
+    labelSmoothing,
+  )
 }
 
 /**
@@ -103,7 +110,11 @@ export interface DivergenceOptions {
 }
 
 /** The Kullback-Leibler divergence of target (probabilities) from input (log-probabilities), of one shape. */
-export function klDiv(input: Tensor, target: Tensor, { reduction = 'mean', logTarget = false }: DivergenceOptions = {}): Tensor {
+export function klDiv(
+  input: Tensor,
+  target: Tensor,
+  { reduction = 'mean', logTarget = false }: DivergenceOptions = {},
+): Tensor {
   const code = oneOf('klDiv', 'reduction', ['none', 'mean', 'sum', 'batchmean'], reduction)
   if (reduction !== 'batchmean') return ops.klDiv(input, target, code, { logTarget })
   const sum = ops.klDiv(input, target, reductionCode('klDiv', 'sum'), { logTarget })

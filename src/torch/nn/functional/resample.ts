@@ -21,14 +21,7 @@ export function pad(input: Tensor, padding: readonly number[], { mode = 'constan
   return ops.pad(input, padding, mode, value ?? null)
 }
 
-export type InterpolationMode =
-  | 'nearest'
-  | 'nearest-exact'
-  | 'linear'
-  | 'bilinear'
-  | 'bicubic'
-  | 'trilinear'
-  | 'area'
+export type InterpolationMode = 'nearest' | 'nearest-exact' | 'linear' | 'bilinear' | 'bicubic' | 'trilinear' | 'area'
 
 export interface InterpolateOptions {
   /** The size that comes out, for each spatial dimension or one for all. Either this or scaleFactor. */
@@ -52,7 +45,9 @@ export interface InterpolateOptions {
 }
 
 const nearestKernels = [1, 2, 3].map((count) => operator('interpolate', `aten::upsample_nearest${count}d`, ['vec']))
-const exactKernels = [1, 2, 3].map((count) => operator('interpolate', `aten::_upsample_nearest_exact${count}d`, ['vec']))
+const exactKernels = [1, 2, 3].map((count) =>
+  operator('interpolate', `aten::_upsample_nearest_exact${count}d`, ['vec']),
+)
 const areaKernels = [ops.adaptiveAvgPool1d, ops.adaptiveAvgPool2d, ops.adaptiveAvgPool3d]
 
 /** Modes with weights, and how many spatial dimensions each is for. */
@@ -124,8 +119,14 @@ export interface WindowOptions {
 const im2col = operator('unfold', 'aten::im2col', [''])
 const col2im = operator('fold', 'aten::col2im', [''])
 
-function windows(operation: string, kernelSize: Sizes, { dilation = 1, padding = 0, stride = 1 }: WindowOptions): number[][] {
-  return Object.entries({ kernelSize, dilation, padding, stride }).map(([name, value]) => expandSizes(operation, name, value, 2))
+function windows(
+  operation: string,
+  kernelSize: Sizes,
+  { dilation = 1, padding = 0, stride = 1 }: WindowOptions,
+): number[][] {
+  return Object.entries({ kernelSize, dilation, padding, stride }).map(([name, value]) =>
+    expandSizes(operation, name, value, 2),
+  )
 }
 
 /** The windows of images [N, C, H, W] as columns [N, C * kernel area, windows]. */
@@ -160,7 +161,13 @@ export interface GridSampleOptions {
 export function gridSample(input: Tensor, grid: Tensor, options: GridSampleOptions = {}): Tensor {
   const { mode = 'bilinear', paddingMode = 'zeros', alignCorners = false } = options
   const modeCode = oneOf('gridSample', 'mode', gridModes, mode)
-  return ops.gridSampler(input, grid, modeCode, oneOf('gridSample', 'paddingMode', gridPaddings, paddingMode), alignCorners)
+  return ops.gridSampler(
+    input,
+    grid,
+    modeCode,
+    oneOf('gridSample', 'paddingMode', gridPaddings, paddingMode),
+    alignCorners,
+  )
 }
 
 /**

@@ -58,11 +58,20 @@ export class MultiheadAttention extends Module {
   constructor(
     readonly embedDim: number,
     readonly numHeads: number,
-    { dropout = 0, bias = true, kdim = null, vdim = null, batchFirst = false, ...factory }: MultiheadAttentionOptions = {},
+    {
+      dropout = 0,
+      bias = true,
+      kdim = null,
+      vdim = null,
+      batchFirst = false,
+      ...factory
+    }: MultiheadAttentionOptions = {},
   ) {
     super()
     if (!(numHeads > 0 && embedDim % numHeads === 0)) {
-      throw new RangeError(`MultiheadAttention: expected embedDim to be a multiple of ${numHeads} heads, but received ${embedDim}`)
+      throw new RangeError(
+        `MultiheadAttention: expected embedDim to be a multiple of ${numHeads} heads, but received ${embedDim}`,
+      )
     }
     const isPacked = (kdim ?? embedDim) === embedDim && (vdim ?? embedDim) === embedDim
     const weight = (width: number) => (isPacked ? null : emptyParameter([embedDim, width], factory))
@@ -104,7 +113,9 @@ export class MultiheadAttention extends Module {
     }) as [Tensor, Tensor, Tensor]
     const { attended, weights } = this.attend(q, k, v, options, needWeights)
     const merged = attended.transpose(1, 2).flatten(-2)
-    const output = this.out_proj.forward(isBatched ? (this.batchFirst ? merged : merged.transpose(0, 1)) : merged.squeeze(0))
+    const output = this.out_proj.forward(
+      isBatched ? (this.batchFirst ? merged : merged.transpose(0, 1)) : merged.squeeze(0),
+    )
     if (weights === null) return [output, null]
     const shown = averageAttnWeights ? weights.mean(1) : weights
     return [output, isBatched ? shown : shown.squeeze(0)]

@@ -15,7 +15,9 @@ abstract class ItemModule<Item extends Module> extends Module implements Iterabl
 
   private check(item: Item): Item {
     if (item instanceof Module) return item
-    throw new TypeError(`${this.constructor.name}: expected modules, but received ${item === null ? 'null' : `a ${typeof item}`}`)
+    throw new TypeError(
+      `${this.constructor.name}: expected modules, but received ${item === null ? 'null' : `a ${typeof item}`}`,
+    )
   }
 
   get length(): number {
@@ -118,7 +120,8 @@ export class ModuleDict<Item extends Module = Module> extends Module implements 
   }
 
   set(name: string, item: Item): this {
-    if (name === '' || name.includes('.')) throw new TypeError(`ModuleDict: expected a name without dots, but received '${name}'`)
+    if (name === '' || name.includes('.'))
+      throw new TypeError(`ModuleDict: expected a name without dots, but received '${name}'`)
     this.#items.set(name, item)
     return this
   }
@@ -138,6 +141,8 @@ export class ModuleDict<Item extends Module = Module> extends Module implements 
 
   /** A ModuleDict has none: call its items. */
   forward(): never {
-    throw new TypeError('ModuleDict.forward: expected a call of one of the items, but a dictionary itself computes nothing')
+    throw new TypeError(
+      'ModuleDict.forward: expected a call of one of the items, but a dictionary itself computes nothing',
+    )
   }
 }

@@ -73,7 +73,9 @@ export class Embedding extends Module {
   ) {
     super()
     if (paddingIdx !== null && !(paddingIdx >= -numEmbeddings && paddingIdx < numEmbeddings)) {
-      throw new RangeError(`Embedding: expected paddingIdx to be one of ${numEmbeddings} rows, but received ${paddingIdx}`)
+      throw new RangeError(
+        `Embedding: expected paddingIdx to be one of ${numEmbeddings} rows, but received ${paddingIdx}`,
+      )
     }
     this.paddingIdx = paddingIdx !== null && paddingIdx < 0 ? numEmbeddings + paddingIdx : paddingIdx
     this.scaleGradByFreq = scaleGradByFreq

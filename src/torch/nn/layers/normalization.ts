@@ -102,7 +102,9 @@ export class GroupNorm extends Module {
   ) {
     super()
     if (numChannels % numGroups !== 0) {
-      throw new RangeError(`GroupNorm: expected numChannels to be a multiple of ${numGroups} groups, but received ${numChannels}`)
+      throw new RangeError(
+        `GroupNorm: expected numChannels to be a multiple of ${numGroups} groups, but received ${numChannels}`,
+      )
     }
     this.eps = eps
     this.weight = affine ? emptyParameter([numChannels], factory) : null

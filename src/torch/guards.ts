@@ -1,0 +1,385 @@
+import { native } from './native.js'
+import { Tensor } from './tensor.js'
+import { Float } from './types.js'
+
+/*
+ * What libtorch does not check itself. Most operators refuse wrong arguments with a sentence; those below read or write
+ * outside of their tensors, divide by zero, loop for ever, or fail an internal assertion. Each guard says how libtorch
+ * fails without it (found by test/torch/fuzz, whose regressions.mjs has a call for each). Guards hold for every way to
+ * an operator, callOperator() included; operators without one pay nothing.
+ *
+ * Values inside of tensors are looked at only on the CPU: on a GPU the kernels check with device assertions, and
+ * reading values would make it wait.
+ */
+
+/** An operator's arguments by name, in camel case; undefined where the default is taken. */
+type Given = Readonly<Record<string, unknown>>
+
+/** What is wrong ("expected ..., but received ..."), or undefined. */
+export type Guard = (given: Given) => string | undefined
+
+const isTensor = (value: unknown): value is Tensor => value instanceof Tensor
+
+/** A number, or NaN for what is none. */
+function asNumber(value: unknown): number {
+  if (typeof value === 'number' || typeof value === 'bigint') return Number(value)
+  return value instanceof Float ? value.float : Number.NaN
+}
+
+/** A list of numbers, where one number may stand for all. */
+function asNumbers(value: unknown): number[] {
+  if (Array.isArray(value)) return value.map(asNumber)
+  return value === undefined || value === null ? [] : [asNumber(value)]
+}
+
+function wraps(tensors: readonly unknown[], run: (tensor: Tensor) => boolean): boolean {
+  return tensors.some((tensor) => isTensor(tensor) && run(tensor))
+}
+
+function needsGraph(...values: readonly unknown[]): boolean {
+  return native.isGradEnabled() && wraps(values, (tensor) => tensor.requiresGrad)
+}
+
+function hasValues(tensor: Tensor): boolean {
+  return tensor.device === 'cpu' && tensor.layout === 'strided' && tensor.numel() > 0
+}
+
+const integerDtypes = new Set(['int64', 'int32', 'int16', 'int8', 'uint8'])
+
+/** The values of a small tensor of integers on the CPU, row by row; undefined for others. */
+function integersOf(value: unknown): number[] | undefined {
+  if (!isTensor(value) || !hasValues(value) || !integerDtypes.has(value.dtype)) return undefined
+  return Array.from(value.toTypedArray() as ArrayLike<number | bigint>, Number)
+}
+
+let extremaId: number | undefined
+
+/** The smallest and the largest value of a real tensor on the CPU (NaN where there is one); undefined for others. */
+function extremaOf(value: unknown): [number, number] | undefined {
+  if (!isTensor(value) || !hasValues(value) || /complex|bool|^uint(16|32|64)|float8/.test(value.dtype)) return undefined
+  extremaId ??= native.lookup('aten::aminmax', '')?.id
+  if (extremaId === undefined) return undefined
+  const handles = native.call(extremaId, value.handle) as [number, number]
+  const found = handles.map((handle) => Number(native.item(handle))) as [number, number]
+  for (const handle of handles) native.release(handle)
+  return found
+}
+
+/** Whether all values of an index are inside [low, high). */
+function outside(name: string, value: unknown, low: number, high: number): string | undefined {
+  const extrema = extremaOf(value)
+  if (extrema === undefined) return undefined
+  const [smallest, largest] = extrema
+  if (smallest >= low && largest < high) return undefined
+  return `expected ${name} to hold values from ${low} to ${high - 1}, but received ${smallest < low ? smallest : largest}`
+}
+
+function shapeText(tensor: Tensor): string {
+  return `[${tensor.shape.join(', ')}]`
+}
+
+/** 0 none, 1 mean, 2 sum. Others fail an internal assertion in some losses, and are taken for a sum in others. */
+function reduction({ reduction: value }: Given): string | undefined {
+  if (value === undefined) return undefined
+  const number = asNumber(value)
+  return number === 0 || number === 1 || number === 2
+    ? undefined
+    : `expected reduction to be 0 (none), 1 (mean) or 2 (sum), but received ${String(value)}`
+}
+
+/** Strides and an offset so large that the extent in bytes overflows 64 bits pass libtorch's check of the bounds. */
+function strided({ size, stride, storageOffset, self }: Given): string | undefined {
+  const sizes = asNumbers(size)
+  const strides = asNumbers(stride)
+  let extent = asNumber(storageOffset ?? 0)
+  for (const [k, each] of sizes.entries()) {
+    if (each === 0) return undefined
+    extent += (each - 1) * (strides[k] ?? 0)
+  }
+  if (extent < Number.MAX_SAFE_INTEGER / 16) return undefined
+  return `expected size, stride and storageOffset to stay inside of the storage of ${isTensor(self) ? self.storageBytes() : 0} bytes, but the last element would be number ${extent}`
+}
+
+/** fails an internal assertion for a tensor that requires grad and has gaps */
+function stridedScatter(given: Given): string | undefined {
+  const { self } = given
+  if (isTensor(self)) {
+    if (self.layout !== 'strided') return `expected self to be of the layout strided, but received ${self.layout}`
+    if (needsGraph(self) && !isContiguous(self)) return 'expected self to be contiguous where it requires grad; call contiguous() first'
+  }
+  return strided(given)
+}
+
+function isContiguous(tensor: Tensor): boolean {
+  const { shape } = tensor
+  const strides = tensor.stride()
+  let expected = 1
+  for (let k = shape.length - 1; k >= 0; k -= 1) {
+    if (shape[k] !== 1 && strides[k] !== expected) return false
+    expected *= shape[k]!
+  }
+  return true
+}
+
+/** Targets outside of the classes are read from beyond the probabilities, silently. */
+function ctcLoss(given: Given): string | undefined {
+  const { logProbs, targets, targetLengths } = given
+  if (!isTensor(logProbs) || !isTensor(targets) || logProbs.ndim < 2) return reduction(given)
+  const values = integersOf(targets)
+  const lengths = isTensor(targetLengths) ? integersOf(targetLengths) : asNumbers(targetLengths)
+  if (values === undefined || lengths === undefined) return reduction(given)
+  const classes = logProbs.shape.at(-1)!
+  const width = targets.ndim === 2 ? targets.shape[1]! : undefined
+  let start = 0
+  for (const [row, length] of lengths.entries()) {
+    // what is behind a row's length is padding
+    const used = width === undefined ? values.slice(start, start + length) : values.slice(row * width, row * width + Math.min(length, width))
+    const wrong = used.find((value) => !(value >= 0 && value < classes))
+    if (wrong !== undefined) return `expected targets to be classes from 0 to ${classes - 1}, but received ${wrong}`
+    if (length > 0) start += length
+  }
+  return reduction(given)
+}
+
+/** Bags that end beyond the indices, begin before others, or leave indices over are written outside of the result. */
+function embeddingBag({ weight, indices, offsets, includeLastOffset }: Given): string | undefined {
+  if (!isTensor(weight) || !isTensor(indices)) return undefined
+  if (weight.ndim === 2) {
+    const wrong = outside('indices', indices, 0, weight.shape[0]!)
+    if (wrong !== undefined) return wrong
+  }
+  const starts = integersOf(offsets)
+  if (starts === undefined || !isTensor(offsets) || offsets.ndim !== 1) return undefined
+  const count = indices.numel()
+  if (starts[0] !== 0) return `expected offsets to begin with 0, but received ${starts[0]}`
+  for (const [k, start] of starts.entries()) {
+    if (start > count) return `expected offsets of at most ${count}, the number of indices, but received ${start}`
+    if (k > 0 && start < starts[k - 1]!) return `expected offsets that do not fall, but received ${start} after ${starts[k - 1]}`
+  }
+  if (includeLastOffset === true && starts.at(-1) !== count) {
+    return `expected the last of the offsets to be ${count}, the number of indices, since includeLastOffset is true, but received ${starts.at(-1)}`
+  }
+  return undefined
+}
+
+/** The gradient of reflected positions that are not finite is written outside of the input. */
+function gridSampler({ input, grid, paddingMode }: Given): string | undefined {
+  if (asNumber(paddingMode) !== 2 || !needsGraph(input, grid)) return undefined
+  const extrema = extremaOf(grid)
+  if (extrema === undefined || extrema.every(Number.isFinite)) return undefined
+  return 'expected grid to be finite with reflection padding and gradients, but it holds NaN or Infinity'
+}
+
+/** LAPACK swaps rows by pivots without a look at them. */
+function pivotsOf(name: string, value: unknown, paired: boolean): string | undefined {
+  if (!isTensor(value) || value.ndim === 0) return undefined
+  const pivots = integersOf(value)
+  if (pivots === undefined) return undefined
+  const n = value.shape.at(-1)!
+  for (let k = 0; k < pivots.length; k += 1) {
+    const pivot = pivots[k]!
+    const inside = pivot !== 0 && Math.abs(pivot) <= n && (paired || pivot > 0)
+    if (!inside) return `expected ${name} to hold rows from 1 to ${n}${paired ? ', negative ones for blocks of two' : ''}, but received ${pivot}`
+    if (pivot < 0) {
+      // a block of two rows has the same negative pivot twice
+      const next = (k + 1) % n === 0 ? undefined : pivots[k + 1]
+      if (next !== pivot) return `expected a negative value of ${name} to come twice in a row, but received ${pivot} alone`
+      k += 1
+    }
+  }
+  return undefined
+}
+
+/** MKL reads beyond a right side without columns. */
+function leastSquares({ self, b }: Given): string | undefined {
+  if (isTensor(self) && isTensor(b) && b.numel() === 0 && self.numel() > 0) {
+    return `expected b to have elements, but received the shape ${shapeText(b)}`
+  }
+  return finite('self', self) ?? finite('b', b)
+}
+
+/** LAPACK's refusal of NaN and Infinity arrives as an internal assertion. */
+function finite(name: string, value: unknown): string | undefined {
+  if (!isTensor(value) || !/^float|^complex/.test(value.dtype) || !hasValues(value)) return undefined
+  const real = value.dtype.startsWith('complex') ? realExtrema(value) : extremaOf(value)
+  return real === undefined || real.every(Number.isFinite) ? undefined : `expected ${name} to be finite, but it holds NaN or Infinity`
+}
+
+function realExtrema(value: Tensor): [number, number] {
+  const numbers = value.toTypedArray() as ArrayLike<number>
+  for (let k = 0; k < numbers.length; k += 1) if (!Number.isFinite(numbers[k])) return [Number.NaN, Number.NaN]
+  return [0, 0]
+}
+
+/** Scales, shifts and running statistics are read by the input's channels, whatever their own number is. */
+function nativeBatchNorm({ input, ...others }: Given): string | undefined {
+  if (!isTensor(input) || input.ndim < 2) return isTensor(input) ? `expected input to have at least 2 dimensions, but received the shape ${shapeText(input)}` : undefined
+  const channels = input.shape[1]!
+  for (const name of ['weight', 'bias', 'runningMean', 'runningVar']) {
+    const each = others[name]
+    if (isTensor(each) && (each.ndim !== 1 || each.shape[0] !== channels)) {
+      return `expected ${name} to be of the shape [${channels}], one for each channel, but received ${shapeText(each)}`
+    }
+  }
+  return undefined
+}
+
+/** The numbers of samples, channels and groups are trusted: zero groups divide by zero, others read beyond. */
+function nativeGroupNorm({ input, weight, bias, N, C, HxW, HxW_, group }: Given): string | undefined {
+  const [samples, channels, pixels, groups] = [asNumber(N), asNumber(C), asNumber(HxW ?? HxW_), asNumber(group)]
+  if (!(groups >= 1) || channels % groups !== 0) return `expected group to divide the ${channels} channels, but received ${groups}`
+  if (isTensor(input) && input.numel() !== samples * channels * pixels) {
+    return `expected N * C * HxW to be the ${input.numel()} elements of input, but received ${samples} * ${channels} * ${pixels}`
+  }
+  for (const [name, each] of Object.entries({ weight, bias })) {
+    if (isTensor(each) && each.numel() !== channels) return `expected ${name} to have ${channels} elements, one for each channel, but received ${shapeText(each)}`
+  }
+  return undefined
+}
+
+/** The gradient for no rows at all reads from nothing. */
+function pdist({ self }: Given): string | undefined {
+  return isTensor(self) && self.shape[0] === 0 && needsGraph(self) ? 'expected self to have rows where it requires grad' : undefined
+}
+
+/** Negative repeats are found only after the result was written, beyond its end. */
+function repeatInterleave({ repeats }: Given): string | undefined {
+  const extrema = isTensor(repeats) ? extremaOf(repeats) : undefined
+  return extrema !== undefined && extrema[0] < 0 ? `expected repeats not to be negative, but received ${extrema[0]}` : undefined
+}
+
+/** Groups of heads divide by the number of heads of key and value. */
+function attention({ query, key, value, enableGqa }: Given): string | undefined {
+  if (enableGqa !== true) return undefined
+  for (const [name, each] of Object.entries({ query, key, value })) {
+    if (isTensor(each) && each.ndim >= 3 && each.shape.at(-3) === 0) return `expected ${name} to have heads with enableGqa, but received the shape ${shapeText(each)}`
+  }
+  return undefined
+}
+
+const mostParts = 1 << 20
+
+/** Each part is a tensor: a huge number of them takes all memory before libtorch refuses it. */
+function parts(name: 'chunks' | 'sections'): Guard {
+  return (given) => {
+    const count = asNumber(given[name])
+    return count > mostParts ? `expected ${name} to be at most ${mostParts}, but received ${count}` : undefined
+  }
+}
+
+const mostDegree = 1 << 20
+
+/** Evaluated by recurrence, a step a degree, for each element: 2^62 steps are no answer. */
+function degree({ n }: Given): string | undefined {
+  const highest = isTensor(n) ? (extremaOf(n)?.[1] ?? 0) : asNumber(n)
+  return highest > mostDegree ? `expected n, the degree, to be at most ${mostDegree}, but received ${highest}` : undefined
+}
+
+/** The smallest int64 has no positive counterpart: libtorch halves it for ever. */
+function power({ n }: Given): string | undefined {
+  return Math.abs(asNumber(n)) > Number.MAX_SAFE_INTEGER ? `expected n to be a safe whole number, but received ${String(n)}` : undefined
+}
+
+/** Makes a grid of as many dimensions, of which there can be 64. */
+function combinations({ r }: Given): string | undefined {
+  return asNumber(r ?? 2) > 64 ? `expected r to be at most 64, but received ${String(r)}` : undefined
+}
+
+/** Positions come from the samples without a check: others than those from 0 up to 1 point outside. */
+function fractionalPool({ kernelSize, outputSize, randomSamples }: Given): string | undefined {
+  if ([...asNumbers(kernelSize), ...asNumbers(outputSize)].some((each) => each < 1)) {
+    return `expected kernelSize and outputSize of at least 1, but received [${asNumbers(kernelSize)}] and [${asNumbers(outputSize)}]`
+  }
+  const extrema = extremaOf(randomSamples)
+  if (extrema === undefined || (extrema[0] >= 0 && extrema[1] < 1)) return undefined
+  return `expected randomSamples from 0 up to 1, but received ${extrema[0] >= 0 ? extrema[1] : extrema[0]}`
+}
+
+/** Without any index the kernel's own assertion fails. */
+function someIndex({ indices }: Given): string | undefined {
+  return Array.isArray(indices) && !indices.some(isTensor) ? 'expected indices to hold at least one tensor' : undefined
+}
+
+/** Takes the difference of the numbers of dimensions as a length. */
+function tensorSolve({ self, other }: Given): string | undefined {
+  return isTensor(self) && isTensor(other) && self.ndim < other.ndim
+    ? `expected other to have at most the ${self.ndim} dimensions of self, but received the shape ${shapeText(other)}`
+    : undefined
+}
+
+/** The gradient takes the logarithm of the base, which a boolean has not. */
+function power2({ self, exponent }: Given): string | undefined {
+  return typeof self === 'boolean' && needsGraph(exponent) ? 'expected self to be a number where exponent requires grad, but received a boolean' : undefined
+}
+
+/** Other dtypes have no wider one to sum in: an internal assertion. */
+function renorm({ self }: Given): string | undefined {
+  return isTensor(self) && !/^(b?float(16|32|64)|complex(64|128))$/.test(self.dtype)
+    ? `expected self to be of a floating dtype or complex, but received ${self.dtype}`
+    : undefined
+}
+
+/** libtorch wraps what goes wrong with the sizes into a text with its own C++ backtrace. */
+function unflatten({ self, dim, sizes }: Given): string | undefined {
+  if (!isTensor(self)) return undefined
+  const rank = self.ndim
+  const position = asNumber(dim)
+  if (rank === 0) return 'expected self to have dimensions'
+  if (position < -rank || position >= rank) return `expected dim from ${-rank} to ${rank - 1}, but received ${position}`
+  const wanted = asNumbers(sizes)
+  const open = wanted.filter((each) => each === -1).length
+  const size = self.shape.at(position)!
+  const product = wanted.reduce((total, each) => (each === -1 ? total : total * each), 1)
+  const fits = open === 0 ? product === size : open === 1 && product > 0 && size % product === 0
+  return fits && wanted.every((each) => each >= -1) ? undefined : `expected sizes with the product ${size}, at most one of them -1, but received [${wanted.join(', ')}]`
+}
+
+const polynomials = ['chebyshev_polynomial_t', 'chebyshev_polynomial_u', 'chebyshev_polynomial_v', 'chebyshev_polynomial_w', 'hermite_polynomial_h', 'hermite_polynomial_he', 'laguerre_polynomial_l', 'legendre_polynomial_p', 'shifted_chebyshev_polynomial_t', 'shifted_chebyshev_polynomial_u', 'shifted_chebyshev_polynomial_v', 'shifted_chebyshev_polynomial_w']
+
+const table: Readonly<Record<string, Guard>> = {
+  as_strided: strided,
+  as_strided_: strided,
+  as_strided_copy: strided,
+  as_strided_scatter: stridedScatter,
+  ctc_loss: ctcLoss,
+  embedding_bag: embeddingBag,
+  _embedding_bag: embeddingBag,
+  _embedding_bag_forward_only: embeddingBag,
+  grid_sampler: gridSampler,
+  grid_sampler_2d: gridSampler,
+  grid_sampler_3d: gridSampler,
+  linalg_ldl_solve: ({ pivots }) => pivotsOf('pivots', pivots, true),
+  linalg_lu_solve: ({ pivots }) => pivotsOf('pivots', pivots, false),
+  lu_solve: ({ LUPivots, LU_pivots }) => pivotsOf('LU_pivots', LUPivots ?? LU_pivots, false),
+  lu_unpack: ({ LUPivots, LU_pivots }) => pivotsOf('LU_pivots', LUPivots ?? LU_pivots, false),
+  linalg_lstsq: leastSquares,
+  linalg_eigvals: ({ self }) => finite('self', self),
+  native_batch_norm: nativeBatchNorm,
+  native_group_norm: nativeGroupNorm,
+  pdist,
+  repeat_interleave: repeatInterleave,
+  scaled_dot_product_attention: attention,
+  chunk: parts('chunks'),
+  unsafe_chunk: parts('chunks'),
+  tensor_split: parts('sections'),
+  ...Object.fromEntries(polynomials.map((name) => [`special_${name}`, degree])),
+  matrix_power: power,
+  linalg_matrix_power: power,
+  combinations,
+  fractional_max_pool2d: fractionalPool,
+  fractional_max_pool3d: fractionalPool,
+  index: someIndex,
+  index_put: someIndex,
+  index_put_: someIndex,
+  linalg_tensorsolve: tensorSolve,
+  pow: power2,
+  renorm,
+  renorm_: renorm,
+  unflatten,
+}
+
+/** The guard of an operator of ATen, by its full name and the names of its arguments. */
+export function guardOf(name: string, argumentNames: readonly string[]): Guard | undefined {
+  if (!name.startsWith('aten::')) return undefined
+  return table[name.slice('aten::'.length)] ?? (argumentNames.includes('reduction') ? reduction : undefined)
+}
