@@ -23,7 +23,11 @@ export const hiddenNames = [
 ]
 
 /** @type {readonly { name: string, reason: string }[]} Names that libtorch crashes on or asserts internally for wrong arguments. */
-export const unsafeNames = []
+export const unsafeNames = [
+  { name: 'rrelu_with_noise', reason: 'what rrelu calls; writes into its noise, and fails an internal assertion where that cannot be written' },
+  { name: 'rrelu_with_noise_', reason: 'as rrelu_with_noise' },
+  { name: 'resize_as_sparse', reason: 'the functional form of resize_as_sparse_; an internal assertion for tensors that are not sparse' },
+]
 
 /** @type {readonly { test: (schema: import('./schema.mjs').Schema) => boolean, reason: string }[]} */
 export const hiddenOverloads = [

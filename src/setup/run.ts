@@ -27,8 +27,13 @@ export function run(command: string, parameters: readonly string[], options: Run
       timeout: options.timeout,
       stdio: options.show ? ['ignore', 'inherit', 'pipe'] : ['ignore', 'pipe', 'pipe'],
       windowsHide: true,
+      // A group of its own, which can be ended whole: a build tool's compilers would outlive it otherwise.
+      detached: process.platform !== 'win32',
     })
-    const forget = onEarlyExit(() => child.kill())
+    const forget = onEarlyExit(() => {
+      if (child.pid !== undefined && process.platform !== 'win32') process.kill(-child.pid)
+      else child.kill()
+    })
     let stdout = ''
     let stderr = ''
     let rest = ''

@@ -1,157 +1,26 @@
-import { type Guard, guardOf } from './guards.js'
-import { native, type OperatorArgument, type OperatorDescription } from './native.js'
+import type { Guard } from './guards.js'
+import {
+  BigIntKind,
+  isKeywords,
+  type Keywords,
+  kindNames,
+  kindOf,
+  NumberKind,
+  NumbersKind,
+  TensorKind,
+} from './kinds.js'
+import { native } from './native.js'
+import { camelCase, describe, Overload, signature } from './overload.js'
 import { Generator } from './random.js'
 import { Tensor, wrap } from './tensor.js'
-import { Float } from './types.js'
 
 /*
  * From a call in TypeScript to one overload of an operator. Overloads are told apart by the kinds of the arguments
  * alone, so that the choice can be remembered by kinds; nothing is tried and caught.
  */
 
-/** The kinds of values that decide between overloads. Four bits each, so that several make one number. */
-const kindNames = [
-  'nothing',
-  'a Tensor',
-  'a number',
-  'a boolean',
-  'a bigint',
-  'a string',
-  'null',
-  'a Generator',
-  'a complex number or torch.float',
-  'an array of numbers',
-  'an array of tensors',
-  'an array of tensors and nulls',
-  'an array of booleans',
-  'an empty array',
-  'an array of strings',
-  'something else',
-] as const
-/** So many kinds of four bits fit a whole number, with their count before them. */
+/** Calls of up to so many positional arguments are remembered: more would not fit a number of four bits each. */
 const keyLimit = 12
-const Missing = 0
-const TensorKind = 1
-const NumberKind = 2
-const BooleanKind = 3
-const BigIntKind = 4
-const StringKind = 5
-const NullKind = 6
-const GeneratorKind = 7
-const BoxKind = 8
-const NumbersKind = 9
-const TensorsKind = 10
-const OptionalTensorsKind = 11
-const BooleansKind = 12
-const EmptyKind = 13
-const StringsKind = 14
-const OtherKind = 15
-
-function isBox(value: object): boolean {
-  return value instanceof Float || ('re' in value && 'im' in value)
-}
-
-function kindOfArray(values: readonly unknown[]): number {
-  if (values.length === 0) return EmptyKind
-  let kind = -1
-  for (const value of values) {
-    const one = kindOf(value)
-    const asArray =
-      one === TensorKind
-        ? TensorsKind
-        : one === NullKind
-          ? OptionalTensorsKind
-          : one === NumberKind || one === BigIntKind || one === BoxKind
-            ? NumbersKind
-            : one === BooleanKind
-              ? BooleansKind
-              : one === StringKind
-                ? StringsKind
-                : OtherKind
-    if (asArray === OtherKind) return OtherKind
-    if (kind === -1 || kind === asArray) kind = asArray
-    else if ((kind === TensorsKind && asArray === OptionalTensorsKind) || kind === OptionalTensorsKind)
-      kind = asArray === TensorsKind || asArray === OptionalTensorsKind ? OptionalTensorsKind : OtherKind
-    else return OtherKind
-  }
-  return kind
-}
-
-function kindOf(value: unknown): number {
-  switch (typeof value) {
-    case 'object':
-      if (value === null) return NullKind
-      if (value instanceof Tensor) return TensorKind
-      if (Array.isArray(value)) return kindOfArray(value)
-      if (value instanceof Generator) return GeneratorKind
-      return isBox(value) ? BoxKind : OtherKind
-    case 'number':
-      return NumberKind
-    case 'boolean':
-      return BooleanKind
-    case 'string':
-      return StringKind
-    case 'bigint':
-      return BigIntKind
-    case 'undefined':
-      return Missing
-    default:
-      return OtherKind
-  }
-}
-
-function acceptsSingle(kind: string, given: number): boolean {
-  switch (kind) {
-    case 'Tensor':
-      return given === TensorKind
-    case 'int':
-      return given === NumberKind || given === BigIntKind
-    case 'float':
-    case 'complex':
-      return given === NumberKind || given === BigIntKind || given === BoxKind
-    case 'bool':
-      return given === BooleanKind
-    case 'Scalar':
-      return given === NumberKind || given === BigIntKind || given === BooleanKind || given === BoxKind
-    case 'str':
-    case 'dtype':
-    case 'layout':
-    case 'memory_format':
-    case 'Device':
-      return given === StringKind
-    case 'Generator':
-      return given === GeneratorKind
-    default:
-      return false
-  }
-}
-
-function accepts(argument: OperatorArgument, given: number): boolean {
-  if (given === Missing) return argument.hasDefault || argument.optional
-  if (given === NullKind) return argument.optional
-  if (!argument.list) return acceptsSingle(argument.kind, given)
-  if (given === EmptyKind) return true
-  switch (argument.kind) {
-    case 'Tensor':
-      return given === TensorsKind || (argument.optionalElements && given === OptionalTensorsKind)
-    case 'int':
-    case 'float':
-      return given === NumbersKind || (argument.listSize > 0 && (given === NumberKind || given === BigIntKind))
-    case 'Scalar':
-      return given === NumbersKind || given === BooleansKind
-    case 'bool':
-      return given === BooleansKind
-    case 'str':
-      return given === StringsKind
-    default:
-      return false
-  }
-}
-
-export function camelCase(name: string): string {
-  // the underscore at the end says "in place" and stays
-  return name.replace(/(?<=[A-Za-z0-9])_+([A-Za-z0-9])/g, (_, letter: string) => letter.toUpperCase())
-}
 
 /** What a value becomes on its way to native code. */
 function lower(value: unknown): unknown {
@@ -168,61 +37,6 @@ function lower(value: unknown): unknown {
   return value
 }
 
-class Overload {
-  readonly id: number
-  readonly returns: OperatorDescription['returns']
-  readonly positional: readonly OperatorArgument[]
-  readonly names: readonly string[]
-  readonly isFactory: boolean
-  readonly guard: Guard | undefined
-
-  constructor(
-    readonly text: string,
-    readonly description: OperatorDescription,
-    name: string,
-  ) {
-    this.id = description.id
-    this.returns = description.returns
-    this.positional = description.arguments.filter((argument) => !argument.keywordOnly)
-    this.names = description.arguments.map((argument) => camelCase(argument.name))
-    this.isFactory = this.names.includes('pinMemory') && this.names.includes('dtype')
-    this.guard = guardOf(name, this.names)
-  }
-
-  /** Whether positional arguments of these kinds, and keywords of these names and kinds, fit. */
-  matches(kinds: readonly number[], keywords: ReadonlyMap<string, number> | undefined): boolean {
-    if (kinds.length > this.positional.length) return false
-    let used = 0
-    for (const [index, argument] of this.description.arguments.entries()) {
-      let kind = index < kinds.length ? kinds[index]! : Missing
-      const keyword = keywords?.get(this.names[index]!)
-      if (keyword !== undefined) {
-        if (kind !== Missing) return false
-        kind = keyword
-        used += 1
-      }
-      if (!accepts(argument, kind)) return false
-    }
-    if (keywords === undefined) return true
-    if (this.isFactory && keywords.has('requiresGrad')) used += 1
-    return used === keywords.size
-  }
-
-  /** One list of numbers given as several arguments: x.view(2, 3). */
-  takesSpread(start: number): boolean {
-    const rest = this.positional.slice(start)
-    return rest.length > 0 && rest[0]!.list && rest[0]!.kind === 'int' && rest.slice(1).every((each) => each.hasDefault)
-  }
-}
-
-type Keywords = Record<string, unknown>
-
-function isKeywords(value: unknown): value is Keywords {
-  if (typeof value !== 'object' || value === null) return false
-  const prototype = Object.getPrototypeOf(value)
-  return (prototype === Object.prototype || prototype === null) && !isBox(value)
-}
-
 /** All overloads of one name. */
 export class Operator {
   /** Which overload fits, by the number of positional arguments and their kinds. */
@@ -230,6 +44,8 @@ export class Operator {
   /** The same for one tensor alone, and for a tensor with one more argument: most calls are these. */
   private unary: Overload | undefined
   private readonly binary: (Overload | undefined)[] = new Array(16).fill(undefined)
+  /** The same for calls with arguments by name, by their kinds and names. */
+  private readonly byKeywords = new Map<string, Overload>()
   private found: Overload[] | undefined
   private missing: string[] = []
 
@@ -323,40 +139,55 @@ export class Operator {
   }
 
   private resolve(given: readonly unknown[]): unknown {
-    const keywords = isKeywords(given[given.length - 1]) ? (given[given.length - 1] as Keywords) : undefined
-    const values = keywords === undefined ? given : given.slice(0, -1)
-    const kinds = values.map(kindOf)
-    const keywordKinds =
-      keywords &&
-      new Map(
-        Object.entries(keywords)
-          .filter(([, value]) => value !== undefined)
-          .map(([name, value]) => [name, kindOf(value)]),
-      )
-    let overload = this.candidates.find((candidate) => candidate.matches(kinds, keywordKinds))
+    const last = given[given.length - 1]
+    if (isKeywords(last)) return this.resolveKeywords(given.slice(0, -1), last)
+    const kinds = given.map(kindOf)
+    const overload = this.candidates.find((candidate) => candidate.matches(kinds, undefined))
     if (overload === undefined) {
-      const spread = this.trySpread(values, kinds, keywordKinds)
-      if (spread !== undefined) return this.resolve(keywords === undefined ? spread : [...spread, keywords])
-      throw this.mismatch(values, kinds, keywordKinds)
+      const spread = this.trySpread(given, kinds, undefined)
+      if (spread !== undefined) return this.resolve(spread)
+      throw this.mismatch(given, kinds, undefined)
     }
-    if (keywords === undefined) {
-      const direct = overload.guard === undefined && kinds[0] === TensorKind
-      if (direct && kinds.length === 1) this.unary = overload
-      if (direct && kinds.length === 2 && !isKeywords(values[1])) this.binary[kinds[1]!] = overload
-      if (values.length <= keyLimit) {
-        this.byKinds.set(
-          kinds.reduce((key, kind) => key * 16 + kind, values.length),
-          overload,
-        )
+    const direct = overload.guard === undefined && kinds[0] === TensorKind
+    if (direct && kinds.length === 1) this.unary = overload
+    if (direct && kinds.length === 2) this.binary[kinds[1]!] = overload
+    if (kinds.length <= keyLimit) {
+      this.byKinds.set(
+        kinds.reduce((key, kind) => key * 16 + kind, kinds.length),
+        overload,
+      )
+    }
+    return this.invoke(overload, given)
+  }
+
+  private resolveKeywords(values: readonly unknown[], keywords: Keywords): unknown {
+    let key = ''
+    for (const value of values) key += String.fromCharCode(65 + kindOf(value))
+    for (const name in keywords) {
+      if (keywords[name] !== undefined) key += `,${name}${String.fromCharCode(65 + kindOf(keywords[name]))}`
+    }
+    let overload = this.byKeywords.get(key)
+    if (overload === undefined) {
+      const kinds = values.map(kindOf)
+      const given = Object.entries(keywords).filter(([, value]) => value !== undefined)
+      const keywordKinds = new Map(given.map(([name, value]) => [name, kindOf(value)]))
+      overload = this.candidates.find((candidate) => candidate.matches(kinds, keywordKinds))
+      if (overload === undefined) {
+        const spread = this.trySpread(values, kinds, keywordKinds)
+        if (spread !== undefined) return this.resolveKeywords(spread, keywords)
+        throw this.mismatch(values, kinds, keywordKinds)
       }
-      return this.invoke(overload, values)
+      this.byKeywords.set(key, overload)
     }
+    return this.invokeKeywords(overload, values, keywords)
+  }
+
+  private invokeKeywords(overload: Overload, values: readonly unknown[], keywords: Keywords): unknown {
     const given = overload.names.map((name, index) => (index < values.length ? values[index] : keywords[name]))
     if (overload.guard !== undefined) this.check(overload, overload.guard, given)
-    const bound: unknown[] = given.map(lower)
-    while (bound.length > 0 && bound[bound.length - 1] === undefined) bound.pop()
-    const self = values.length > 0 ? values[0] : keywords[overload.names[0]!]
-    const result = this.raise(overload, native.call(overload.id, ...bound), self)
+    // what is left out at the end is the default's
+    while (given.length > 0 && given[given.length - 1] === undefined) given.pop()
+    const result = this.raise(overload, native.call(overload.id, ...given.map(lower)), given[0])
     if (overload.isFactory && keywords.requiresGrad !== undefined && result instanceof Tensor) {
       result.requiresGrad_(keywords.requiresGrad as boolean)
     }
@@ -395,20 +226,6 @@ export class Operator {
       `${this.publicName}: expected ${wanted.join(' or ')}, but received (${given.join(', ')})`,
     )
   }
-}
-
-function describe(value: unknown, kind: number): string {
-  if (kind === OtherKind) return typeof value === 'function' ? 'a function' : Array.isArray(value) ? 'a mixed array' : 'an object'
-  if (kind === Missing) return 'undefined'
-  return kindNames[kind]!
-}
-
-function signature(name: string, list: readonly OperatorArgument[]): string {
-  const one = (each: OperatorArgument) =>
-    `${camelCase(each.name)}${each.hasDefault ? '?' : ''}: ${each.kind}${each.list ? '[]' : ''}${each.optional ? ' | null' : ''}`
-  const positional = list.filter((each) => !each.keywordOnly).map(one)
-  const keywords = list.filter((each) => each.keywordOnly).map(one)
-  return `${name}(${[...positional, ...(keywords.length > 0 ? [`{ ${keywords.join(', ')} }`] : [])].join(', ')})`
 }
 
 const operators = new Map<string, Operator>()

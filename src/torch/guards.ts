@@ -171,15 +171,16 @@ function gridSampler({ input, grid, paddingMode }: Given): string | undefined {
 }
 
 /** LAPACK swaps rows by pivots without a look at them. */
-function pivotsOf(name: string, value: unknown, paired: boolean): string | undefined {
-  if (!isTensor(value) || value.ndim === 0) return undefined
+function pivotsOf(name: string, value: unknown, matrix: unknown, paired: boolean): string | undefined {
+  if (!isTensor(value) || value.ndim === 0 || !isTensor(matrix) || matrix.ndim < 2) return undefined
   const pivots = integersOf(value)
   if (pivots === undefined) return undefined
+  const rows = matrix.shape.at(-2)!
   const n = value.shape.at(-1)!
   for (let k = 0; k < pivots.length; k += 1) {
     const pivot = pivots[k]!
-    const inside = pivot !== 0 && Math.abs(pivot) <= n && (paired || pivot > 0)
-    if (!inside) return `expected ${name} to hold rows from 1 to ${n}${paired ? ', negative ones for blocks of two' : ''}, but received ${pivot}`
+    const inside = pivot !== 0 && Math.abs(pivot) <= rows && (paired || pivot > 0)
+    if (!inside) return `expected ${name} to hold rows from 1 to ${rows}${paired ? ', negative ones for blocks of two' : ''}, but received ${pivot}`
     if (pivot < 0) {
       // a block of two rows has the same negative pivot twice
       const next = (k + 1) % n === 0 ? undefined : pivots[k + 1]
@@ -225,8 +226,8 @@ function nativeBatchNorm({ input, ...others }: Given): string | undefined {
 }
 
 /** The numbers of samples, channels and groups are trusted: zero groups divide by zero, others read beyond. */
-function nativeGroupNorm({ input, weight, bias, N, C, HxW, HxW_, group }: Given): string | undefined {
-  const [samples, channels, pixels, groups] = [asNumber(N), asNumber(C), asNumber(HxW ?? HxW_), asNumber(group)]
+function nativeGroupNorm({ input, weight, bias, N, C, HxW, group }: Given): string | undefined {
+  const [samples, channels, pixels, groups] = [asNumber(N), asNumber(C), asNumber(HxW), asNumber(group)]
   if (!(groups >= 1) || channels % groups !== 0) return `expected group to divide the ${channels} channels, but received ${groups}`
   if (isTensor(input) && input.numel() !== samples * channels * pixels) {
     return `expected N * C * HxW to be the ${input.numel()} elements of input, but received ${samples} * ${channels} * ${pixels}`
@@ -348,10 +349,10 @@ const table: Readonly<Record<string, Guard>> = {
   grid_sampler: gridSampler,
   grid_sampler_2d: gridSampler,
   grid_sampler_3d: gridSampler,
-  linalg_ldl_solve: ({ pivots }) => pivotsOf('pivots', pivots, true),
-  linalg_lu_solve: ({ pivots }) => pivotsOf('pivots', pivots, false),
-  lu_solve: ({ LUPivots, LU_pivots }) => pivotsOf('LU_pivots', LUPivots ?? LU_pivots, false),
-  lu_unpack: ({ LUPivots, LU_pivots }) => pivotsOf('LU_pivots', LUPivots ?? LU_pivots, false),
+  linalg_ldl_solve: ({ LD, pivots }) => pivotsOf('pivots', pivots, LD, true),
+  linalg_lu_solve: ({ LU, pivots }) => pivotsOf('pivots', pivots, LU, false),
+  lu_solve: ({ LUData, LUPivots }) => pivotsOf('LUPivots', LUPivots, LUData, false),
+  lu_unpack: ({ LUData, LUPivots }) => pivotsOf('LUPivots', LUPivots, LUData, false),
   linalg_lstsq: leastSquares,
   linalg_eigvals: ({ self }) => finite('self', self),
   native_batch_norm: nativeBatchNorm,

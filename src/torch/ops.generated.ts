@@ -2321,10 +2321,6 @@ export interface TensorMethods {
    */
   resizeAs_(theTemplate: Tensor, options?: { memoryFormat?: MemoryFormat | null }): this
   /**
-   * aten::resize_as_sparse(Tensor self, Tensor the_template) -> Tensor
-   */
-  resizeAsSparse(theTemplate: Tensor): Tensor
-  /**
    * aten::roll(Tensor self, SymInt[1] shifts, int[1] dims=[]) -> Tensor
    */
   roll(shifts: number | readonly number[], dims?: number | readonly number[]): Tensor
@@ -2360,16 +2356,6 @@ export interface TensorMethods {
    */
   rrelu_(lower?: Scalar, upper?: Scalar, training?: boolean, generator?: Generator | null): this
   rrelu_(options?: { lower?: Scalar; upper?: Scalar; training?: boolean; generator?: Generator | null }): this
-  /**
-   * aten::rrelu_with_noise(Tensor self, Tensor(b!) noise, Scalar lower=0.125, Scalar upper=0.33333333333333331, bool training=False, Generator? generator=None) -> Tensor
-   */
-  rreluWithNoise(noise: Tensor, lower?: Scalar, upper?: Scalar, training?: boolean, generator?: Generator | null): Tensor
-  rreluWithNoise(noise: Tensor, options?: { lower?: Scalar; upper?: Scalar; training?: boolean; generator?: Generator | null }): Tensor
-  /**
-   * aten::rrelu_with_noise_(Tensor(a!) self, Tensor(b!) noise, Scalar lower=0.125, Scalar upper=0.33333333333333331, bool training=False, Generator? generator=None) -> Tensor(a!)
-   */
-  rreluWithNoise_(noise: Tensor, lower?: Scalar, upper?: Scalar, training?: boolean, generator?: Generator | null): this
-  rreluWithNoise_(noise: Tensor, options?: { lower?: Scalar; upper?: Scalar; training?: boolean; generator?: Generator | null }): this
   /**
    * aten::rsqrt(Tensor self) -> Tensor
    */
@@ -3485,7 +3471,6 @@ installMethods({
   resize_: ['aten::resize_', ''],
   resizeAs: ['aten::resize_as', ''],
   resizeAs_: ['aten::resize_as_', ''],
-  resizeAsSparse: ['aten::resize_as_sparse', ''],
   roll: ['aten::roll', ''],
   rot90: ['aten::rot90', ''],
   round: ['aten::round', ',decimals'],
@@ -3493,8 +3478,6 @@ installMethods({
   rowIndices: ['aten::row_indices', ''],
   rrelu: ['aten::rrelu', ''],
   rrelu_: ['aten::rrelu_', ''],
-  rreluWithNoise: ['aten::rrelu_with_noise', ''],
-  rreluWithNoise_: ['aten::rrelu_with_noise_', ''],
   rsqrt: ['aten::rsqrt', ''],
   rsqrt_: ['aten::rsqrt_', ''],
   rsub: ['aten::rsub', 'Scalar,Tensor'],
@@ -7489,12 +7472,6 @@ export const resizeAs_ = asFunction<{
   (self: Tensor, theTemplate: Tensor, options?: { memoryFormat?: MemoryFormat | null }): Tensor
 }>('resizeAs_', 'aten::resize_as_', [''])
 /**
- * aten::resize_as_sparse(Tensor self, Tensor the_template) -> Tensor
- */
-export const resizeAsSparse = asFunction<{
-  (self: Tensor, theTemplate: Tensor): Tensor
-}>('resizeAsSparse', 'aten::resize_as_sparse', [''])
-/**
  * aten::rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, float? eps=None) -> Tensor
  */
 export const rmsNorm = asFunction<{
@@ -7587,20 +7564,6 @@ export const rrelu_ = asFunction<{
   (self: Tensor, lower?: Scalar, upper?: Scalar, training?: boolean, generator?: Generator | null): Tensor
   (self: Tensor, options?: { lower?: Scalar; upper?: Scalar; training?: boolean; generator?: Generator | null }): Tensor
 }>('rrelu_', 'aten::rrelu_', [''])
-/**
- * aten::rrelu_with_noise(Tensor self, Tensor(b!) noise, Scalar lower=0.125, Scalar upper=0.33333333333333331, bool training=False, Generator? generator=None) -> Tensor
- */
-export const rreluWithNoise = asFunction<{
-  (self: Tensor, noise: Tensor, lower?: Scalar, upper?: Scalar, training?: boolean, generator?: Generator | null): Tensor
-  (self: Tensor, noise: Tensor, options?: { lower?: Scalar; upper?: Scalar; training?: boolean; generator?: Generator | null }): Tensor
-}>('rreluWithNoise', 'aten::rrelu_with_noise', [''])
-/**
- * aten::rrelu_with_noise_(Tensor(a!) self, Tensor(b!) noise, Scalar lower=0.125, Scalar upper=0.33333333333333331, bool training=False, Generator? generator=None) -> Tensor(a!)
- */
-export const rreluWithNoise_ = asFunction<{
-  (self: Tensor, noise: Tensor, lower?: Scalar, upper?: Scalar, training?: boolean, generator?: Generator | null): Tensor
-  (self: Tensor, noise: Tensor, options?: { lower?: Scalar; upper?: Scalar; training?: boolean; generator?: Generator | null }): Tensor
-}>('rreluWithNoise_', 'aten::rrelu_with_noise_', [''])
 /**
  * aten::rsqrt(Tensor self) -> Tensor
  */

@@ -28,7 +28,7 @@ export const dtypes = [
 ]
 const layouts = ['strided', 'sparse_coo', 'sparse_csr', 'jagged']
 const formats = ['contiguous_format', 'preserve_format', 'channels_last', 'channels_last_3d']
-const strange = ['meta', 'sparse', 'disposed', 'csr', 'expanded', 'sliced', 'transposed', 'conj', 'neg', 'zerotensor']
+const strange = ['meta', 'sparse', 'disposed', 'csr', 'expanded', 'sliced', 'transposed', 'conj', 'neg']
 
 /** Names of arguments that hold positions in another tensor. */
 const indexNames =
@@ -69,7 +69,7 @@ export const hugeNumbers = [
   { n: '3074457345618258603' },
 ]
 const oddNumbers = [-1, -2, 0, 1, 7, 65536, 1000000, 1.5, -0.5, { f: 'NaN' }, { f: 'Infinity' }, { f: '-Infinity' }, { f: '-0' }, 1e300, 5e-324]
-const oddValues = [null, { u: 1 }, '', 'sum', 'float32', true, false, [], [[]], [1, 'a'], [null], {}, { odd: 'function' }, { odd: 'symbol' }, { odd: 'date' }, { odd: 'uint8array' }, { odd: 'sparse array' }, { odd: 'proxy' }, { gen: 1 }, { re: 1, im: 2 }, { re: 'x', im: null }, { float: 2 }, { re: 1 }]
+const oddValues = [null, { u: 1 }, '', 'sum', 'float32', true, false, [], [[]], [1, 'a'], [null], {}, { odd: 'function' }, { odd: 'symbol' }, { odd: 'date' }, { odd: 'uint8array' }, { odd: 'sparse array' }, { odd: 'huge array' }, { odd: 'throwing getter' }, { gen: 1 }, { re: 1, im: 2 }, { re: 'x', im: null }, { float: 2 }, { re: 1 }]
 
 /** @typedef {import('./random.mjs').Random} Random */
 
