@@ -53,15 +53,16 @@ Napi::Value grad(Environment& environment, const Napi::CallbackInfo& info) {
   const auto inputs = tensorsOf(environment, info[1], {"grad", "inputs"});
   for (const auto& input : inputs) {
     if (!input.requires_grad()) {
-      typeError("grad: expected inputs that require a gradient, but one does not; call requiresGrad_() on it before "
-                "it is used");
+      typeError(
+          "grad: expected inputs that require a gradient, but one does not; call requiresGrad_() on it before "
+          "it is used");
     }
   }
   const auto gradients =
       isNullish(env, info[2]) ? variable_list() : tensorsOf(environment, info[2], {"grad", "gradOutputs"});
-  const auto found = torch::autograd::grad(outputs, inputs, gradients, optionalBoolean(env, info[3], {"grad", "retainGraph"}),
-                                           booleanOf(env, info[4], {"grad", "createGraph"}),
-                                           booleanOf(env, info[5], {"grad", "allowUnused"}));
+  const auto found = torch::autograd::grad(
+      outputs, inputs, gradients, optionalBoolean(env, info[3], {"grad", "retainGraph"}),
+      booleanOf(env, info[4], {"grad", "createGraph"}), booleanOf(env, info[5], {"grad", "allowUnused"}));
   Napi::Array result = Napi::Array::New(env, found.size());
   for (size_t k = 0; k < found.size(); ++k) result[k] = fromTensor(environment, found[k]);
   return result;
@@ -133,8 +134,8 @@ Napi::Value setData(Environment& environment, const Napi::CallbackInfo& info) {
 }
 
 // Calls a TypeScript function with handles; what it makes is freed when it returns.
-variable_list callWithTensors(Environment& environment, const Callback& callback, const std::vector<variable_list>& groups,
-                              const char* operation) {
+variable_list callWithTensors(Environment& environment, const Callback& callback,
+                              const std::vector<variable_list>& groups, const char* operation) {
   Napi::HandleScope handles(environment.env);
   ScopeGuard scope(environment);
   std::vector<napi_value> arguments;
@@ -192,7 +193,8 @@ struct TypeScriptFunction : torch::autograd::Function<TypeScriptFunction> {
     context->save_for_backward(list("saved"));
     context->mark_dirty(list("dirty"));
     context->mark_non_differentiable(list("nonDifferentiable"));
-    context->set_materialize_grads(booleanOf(environment->env, made.Get("materialize"), {"Function.apply", "materialize"}));
+    context->set_materialize_grads(
+        booleanOf(environment->env, made.Get("materialize"), {"Function.apply", "materialize"}));
     context->saved_data["backward"] =
         c10::IValue::make_capsule(c10::make_intrusive<HeldCallback>(*environment, made.Get("backward")));
     return list("outputs");

@@ -65,6 +65,10 @@ void applyRandom(const RandomStates& states) {
   }
 }
 
+uint32_t versionOf(const at::Tensor& tensor) {
+  return !tensor.defined() || tensor.is_inference() ? 0 : static_cast<uint32_t>(tensor._version());
+}
+
 // One checkpointed call: enough to run it again.
 struct Segment : std::enable_shared_from_this<Segment> {
   Segment(Environment& environment, napi_value function, std::vector<at::Tensor> inputs, bool preserveRandom)
@@ -73,7 +77,9 @@ struct Segment : std::enable_shared_from_this<Segment> {
         inputs(std::move(inputs)),
         preserveRandom(preserveRandom),
         random(preserveRandom ? currentRandom(this->inputs) : RandomStates()),
-        autocast(currentAutocast()) {}
+        autocast(currentAutocast()) {
+    for (const auto& input : this->inputs) versions.push_back(versionOf(input));
+  }
 
   Environment& environment;
   Callback function;
@@ -81,6 +87,8 @@ struct Segment : std::enable_shared_from_this<Segment> {
   bool preserveRandom;
   RandomStates random;
   std::vector<AutocastState> autocast;
+  std::vector<uint32_t> versions;  // of the inputs: one that was changed in place would give other gradients silently
+  bool complete = false;           // false during the first run, which may itself take gradients
   std::vector<std::pair<std::vector<int64_t>, at::ScalarType>> saved;  // what the first forward saved, in order
   std::vector<at::Tensor> recomputed;
 
@@ -148,6 +156,12 @@ std::vector<at::Tensor> run(const Segment& segment) {
 }
 
 void Segment::recompute() {
+  for (size_t k = 0; k < inputs.size(); ++k) {
+    if (versionOf(inputs[k]) != versions[k]) {
+      typeError("checkpoint: expected input ", k,
+                " to be as it was when the function ran first, but it was modified by an in-place operation since");
+    }
+  }
   const auto randomNow = preserveRandom ? currentRandom(inputs) : RandomStates();
   const auto autocastNow = currentAutocast();
   const bool gradNow = c10::GradMode::is_enabled();
@@ -160,9 +174,12 @@ void Segment::recompute() {
       ~Restore() {
         c10::GradMode::set_enabled(grad);
         applyAutocast(autocast);
+        // As at the end of autocast(): casts of weights must not outlive the weights' values.
+        if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
         applyRandom(random);
       }
     } restore{randomNow, autocastNow, gradNow};
+    at::autocast::increment_nesting();
     applyRandom(random);
     applyAutocast(autocast);
     c10::GradMode::set_enabled(true);
@@ -171,7 +188,7 @@ void Segment::recompute() {
     FrameGuard frame(shared_from_this(), Phase::Recompute);
     run(*this);
   }
-  if (recomputed.size() != saved.size()) {
+  if (complete ? recomputed.size() != saved.size() : recomputed.size() < saved.size()) {
     const size_t found = recomputed.size();
     recomputed.clear();
     typeError("checkpoint: expected the function to save ", saved.size(),
@@ -184,8 +201,8 @@ at::Tensor Segment::fetch(size_t index) {
   if (recomputed.size() <= index || !recomputed[index].defined()) recompute();
   const auto& [sizes, dtype] = saved[index];
   if (recomputed[index].sizes() != sizes || recomputed[index].scalar_type() != dtype) {
-    typeError("checkpoint: expected tensor ", index, " of the second run to be of shape ", at::IntArrayRef(sizes), " and ",
-              dtypeName(dtype), " as in the first, but it is of shape ", recomputed[index].sizes(), " and ",
+    typeError("checkpoint: expected tensor ", index, " of the second run to be of shape ", at::IntArrayRef(sizes),
+              " and ", dtypeName(dtype), " as in the first, but it is of shape ", recomputed[index].sizes(), " and ",
               dtypeName(recomputed[index].scalar_type()));
   }
   // Each saved tensor is asked for once in a backward: letting go at once keeps the peak low. A second backward over a
@@ -198,14 +215,17 @@ at::Tensor Segment::fetch(size_t index) {
 // checkpoint(function, inputs, preserveRandom): handles of the outputs
 Napi::Value checkpoint(Environment& environment, const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
-  auto segment = std::make_shared<Segment>(environment, info[0], tensorsOf(environment, info[1], {"checkpoint", "inputs"}),
-                                           booleanOf(env, info[2], {"checkpoint", "preserveRandomState"}));
+  auto segment =
+      std::make_shared<Segment>(environment, info[0], tensorsOf(environment, info[1], {"checkpoint", "inputs"}),
+                                booleanOf(env, info[2], {"checkpoint", "preserveRandomState"}));
   std::vector<at::Tensor> outputs;
   {
     ScopeGuard scope(environment);
     FrameGuard frame(segment, Phase::Forward);
     outputs = run(*segment);
   }
+  segment->complete = true;
+  segment->recomputed.clear();
   Napi::Array result = Napi::Array::New(env, outputs.size());
   for (size_t k = 0; k < outputs.size(); ++k) result[k] = fromTensor(environment, outputs[k]);
   return result;

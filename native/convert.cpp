@@ -48,7 +48,8 @@ napi_valuetype typeOf(napi_env env, napi_value value) {
 }
 
 [[noreturn]] void wrongKind(napi_env env, napi_value value, Place place, const char* expected) {
-  typeError(place.operation, ": expected ", place.argument, " to be ", expected, ", but received ", describe(env, value));
+  typeError(place.operation, ": expected ", place.argument, " to be ", expected, ", but received ",
+            describe(env, value));
 }
 
 size_t lengthOfArray(napi_env env, napi_value value, Place place, const char* expected) {
@@ -92,9 +93,10 @@ at::MemoryFormat memoryFormatOf(const std::string& name, Place place) {
   if (name == "preserve_format") return at::MemoryFormat::Preserve;
   if (name == "channels_last") return at::MemoryFormat::ChannelsLast;
   if (name == "channels_last_3d") return at::MemoryFormat::ChannelsLast3d;
-  rangeError(place.operation, ": expected ", place.argument,
-             " to be a memory format (contiguous_format, preserve_format, channels_last, channels_last_3d), but received '",
-             name, "'");
+  rangeError(
+      place.operation, ": expected ", place.argument,
+      " to be a memory format (contiguous_format, preserve_format, channels_last, channels_last_3d), but received '",
+      name, "'");
 }
 
 c10::complex<double> complexOf(napi_env env, napi_value value, Place place) {
@@ -193,9 +195,9 @@ napi_value arrayFrom(napi_env env, const std::vector<napi_value>& values) {
 }  // namespace
 
 const char* kindName(Kind kind) {
-  static constexpr const char* kNames[] = {"Tensor", "int",          "float",  "bool",      "Scalar",  "str",     "dtype",
-                                           "layout", "memory_format", "Device", "Generator", "complex", "Storage", "Stream",
-                                           "unsupported"};
+  static constexpr const char* kNames[] = {"Tensor",    "int",     "float",   "bool",          "Scalar",
+                                           "str",       "dtype",   "layout",  "memory_format", "Device",
+                                           "Generator", "complex", "Storage", "Stream",        "unsupported"};
   return kNames[static_cast<size_t>(kind)];
 }
 
@@ -414,7 +416,8 @@ napi_value fromScalar(napi_env env, const at::Scalar& scalar) {
   if (scalar.isBoolean()) {
     napi_get_boolean(env, scalar.toBool(), &value);
   } else if (scalar.isIntegral(false)) {
-    if (scalar.type() == at::kUInt64 && scalar.toUInt64() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
+    if (scalar.type() == at::kUInt64 &&
+        scalar.toUInt64() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
       napi_create_bigint_uint64(env, scalar.toUInt64(), &value);
     } else {
       return fromInteger(env, scalar.toLong());

@@ -31,10 +31,10 @@ const char* kindName(Kind kind);
 struct Argument {
   std::string name;
   Kind kind;
-  bool optional;         // the value may be None
-  bool list;             // a list of `kind`
-  bool optionalElements; // Tensor?[]
-  int32_t listSize;      // int[2] also takes one number; 0 where it does not
+  bool optional;          // the value may be None
+  bool list;              // a list of `kind`
+  bool optionalElements;  // Tensor?[]
+  int32_t listSize;       // int[2] also takes one number; 0 where it does not
   bool keywordOnly;
   bool hasDefault;
   c10::IValue defaultValue;

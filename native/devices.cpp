@@ -21,17 +21,20 @@ c10::DeviceType accelerator(const char* operation) {
   const auto found = at::accelerator::getAccelerator();
   if (!found || at::accelerator::deviceCount() == 0) {
     throw ArgumentError(ArgumentError::Kind::Range,
-                        c10::str(operation, ": expected a machine with a GPU that this libtorch supports, but none was "
-                                            "found; run npx cleft doctor"));
+                        c10::str(operation,
+                                 ": expected a machine with a GPU that this libtorch supports, but none was "
+                                 "found; run npx cleft doctor"));
   }
   return *found;
 }
 
 c10::DeviceIndex indexOf(Napi::Env env, napi_value value, const char* operation) {
   accelerator(operation);
-  const int64_t index = isNullish(env, value) ? at::accelerator::getDeviceIndex() : integerOf(env, value, {operation, "device"});
+  const int64_t index =
+      isNullish(env, value) ? at::accelerator::getDeviceIndex() : integerOf(env, value, {operation, "device"});
   if (index < 0 || index >= at::accelerator::deviceCount()) {
-    rangeError(operation, ": expected a device from 0 to ", at::accelerator::deviceCount() - 1, ", but received ", index);
+    rangeError(operation, ": expected a device from 0 to ", at::accelerator::deviceCount() - 1, ", but received ",
+               index);
   }
   return static_cast<c10::DeviceIndex>(index);
 }
@@ -127,7 +130,8 @@ Napi::Value fromStream(Napi::Env env, const c10::Stream& stream) {
 c10::Stream streamOf(Napi::Env env, napi_value value, const char* operation) {
   const auto packed = integersOf(env, value, {operation, "stream"});
   if (packed.size() != 3) typeError(operation, ": expected a Stream");
-  return c10::Stream::unpack3(packed[0], static_cast<c10::DeviceIndex>(packed[1]), static_cast<c10::DeviceType>(packed[2]));
+  return c10::Stream::unpack3(packed[0], static_cast<c10::DeviceIndex>(packed[1]),
+                              static_cast<c10::DeviceType>(packed[2]));
 }
 
 Napi::Value currentStream(Environment&, const Napi::CallbackInfo& info) {
@@ -137,8 +141,9 @@ Napi::Value currentStream(Environment&, const Napi::CallbackInfo& info) {
 Napi::Value newStream(Environment&, const Napi::CallbackInfo& info) {
   const auto index = indexOf(info.Env(), info[0], "Stream");
   const c10::impl::VirtualGuardImpl guard(accelerator("Stream"));
-  return fromStream(info.Env(), guard.getNewStream(c10::Device(guard.type(), index),
-                                                   static_cast<int>(integerOf(info.Env(), info[1], {"Stream", "priority"}))));
+  return fromStream(info.Env(),
+                    guard.getNewStream(c10::Device(guard.type(), index),
+                                       static_cast<int>(integerOf(info.Env(), info[1], {"Stream", "priority"}))));
 }
 
 Napi::Value setStream(Environment&, const Napi::CallbackInfo& info) {
@@ -162,7 +167,7 @@ c10::Event& eventOf(Napi::Env env, napi_value value, const char* operation) {
 
 Napi::Value newEvent(Environment&, const Napi::CallbackInfo& info) {
   const auto flag = booleanOf(info.Env(), info[0], {"Event", "timing"}) ? c10::EventFlag::BACKEND_DEFAULT
-                                                                         : c10::EventFlag::PYTORCH_DEFAULT;
+                                                                        : c10::EventFlag::PYTORCH_DEFAULT;
   auto external = Napi::External<c10::Event>::New(info.Env(), new c10::Event(accelerator("Event"), flag),
                                                   [](Napi::Env, c10::Event* dying) { delete dying; });
   napi_type_tag_object(info.Env(), external, &kEventTag);
@@ -190,8 +195,9 @@ Napi::Value synchronizeEvent(Environment&, const Napi::CallbackInfo& info) {
 
 // elapsedTime(from, to): milliseconds
 Napi::Value elapsedTime(Environment&, const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), eventOf(info.Env(), info[0], "Event.elapsedTime")
-                                           .elapsedTime(eventOf(info.Env(), info[1], "Event.elapsedTime")));
+  return Napi::Number::New(
+      info.Env(),
+      eventOf(info.Env(), info[0], "Event.elapsedTime").elapsedTime(eventOf(info.Env(), info[1], "Event.elapsedTime")));
 }
 
 }  // namespace

@@ -70,7 +70,8 @@ napi_value Callback::call(const std::vector<napi_value>& arguments) const {
   napi_value function, receiver, result;
   napi_get_reference_value(env_, reference_, &function);
   napi_get_undefined(env_, &receiver);
-  if (napi_call_function(env_, receiver, function, arguments.size(), arguments.data(), &result) == napi_ok) return result;
+  if (napi_call_function(env_, receiver, function, arguments.size(), arguments.data(), &result) == napi_ok)
+    return result;
   napi_value exception;
   napi_get_and_clear_last_exception(env_, &exception);
   Environment::of(env_).park(exception);

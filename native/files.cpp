@@ -27,8 +27,8 @@ class Mapping {
  public:
   explicit Mapping(const std::string& path) {
 #ifdef _WIN32
-    HANDLE file = CreateFileW(std::filesystem::u8path(path).c_str(), GENERIC_READ, FILE_SHARE_READ, nullptr, OPEN_EXISTING,
-                              FILE_ATTRIBUTE_NORMAL, nullptr);
+    HANDLE file = CreateFileW(std::filesystem::u8path(path).c_str(), GENERIC_READ, FILE_SHARE_READ, nullptr,
+                              OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL, nullptr);
     LARGE_INTEGER bytes;
     if (file == INVALID_HANDLE_VALUE || !GetFileSizeEx(file, &bytes)) {
       typeError("mapFile: expected a file that can be read, but '", path, "' cannot");
@@ -40,17 +40,19 @@ class Mapping {
       if (section != nullptr) CloseHandle(section);
     }
     CloseHandle(file);
-    if (size_ > 0 && data_ == nullptr) typeError("mapFile: expected '", path, "' to be mapped into memory, but it was not");
+    if (size_ > 0 && data_ == nullptr)
+      typeError("mapFile: expected '", path, "' to be mapped into memory, but it was not");
 #else
     const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    struct stat status {};
+    struct stat status{};
     if (file < 0 || fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) {
       const std::string reason = file < 0 ? std::strerror(errno) : "not a regular file";
       if (file >= 0) close(file);
       typeError("mapFile: expected a file that can be read, but '", path, "' cannot: ", reason);
     }
     size_ = static_cast<size_t>(status.st_size);
-    void* address = size_ == 0 ? nullptr : mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file, 0);
+    void* address =
+        size_ == 0 ? nullptr : mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file, 0);
     close(file);
     if (address == MAP_FAILED) {
       typeError("mapFile: expected '", path, "' to be mapped into memory, but it was not: ", std::strerror(errno));
@@ -89,7 +91,8 @@ Napi::Value mapFile(Environment&, const Napi::CallbackInfo& info) {
 std::shared_ptr<Mapping> mappingOf(Napi::Env env, napi_value value) {
   bool ours = false;
   if (Napi::Value(env, value).IsExternal()) napi_check_object_type_tag(env, value, &kMappingTag, &ours);
-  if (!ours) typeError("tensorFromMapping: expected a mapping that mapFile() made, but received ", describe(env, value));
+  if (!ours)
+    typeError("tensorFromMapping: expected a mapping that mapFile() made, but received ", describe(env, value));
   return *Napi::External<std::shared_ptr<Mapping>>(env, value).Data();
 }
 
@@ -133,8 +136,8 @@ View viewOf(const Napi::CallbackInfo& info, size_t first, size_t bytes, const ch
   const auto available = static_cast<int64_t>(bytes / c10::elementSize(view.dtype));
   if (!inside || (elements > 0 && last >= available)) {
     rangeError(operation, ": expected a view inside the ", bytes, " bytes of its storage, but shape ",
-               at::IntArrayRef(view.shape), ", strides ", at::IntArrayRef(view.strides), " and offset ", view.storageOffset,
-               " reach beyond");
+               at::IntArrayRef(view.shape), ", strides ", at::IntArrayRef(view.strides), " and offset ",
+               view.storageOffset, " reach beyond");
   }
   return view;
 }
@@ -149,7 +152,8 @@ Napi::Value tensorFromMapping(Environment& environment, const Napi::CallbackInfo
   const int64_t length = integerOf(env, info[2], {operation, "byteLength"});
   if (offset < 0 || length < 0 || static_cast<uint64_t>(offset) > mapping->size() ||
       static_cast<uint64_t>(length) > mapping->size() - static_cast<uint64_t>(offset)) {
-    rangeError(operation, ": expected bytes inside the file's ", mapping->size(), ", but received ", length, " from ", offset);
+    rangeError(operation, ": expected bytes inside the file's ", mapping->size(), ", but received ", length, " from ",
+               offset);
   }
   const View view = viewOf(info, 3, static_cast<size_t>(length), operation);
   char* start = mapping->data() + offset;
@@ -175,7 +179,8 @@ Napi::Value tensorFromMapping(Environment& environment, const Napi::CallbackInfo
 Napi::Value tensorFromBytes(Environment& environment, const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   const char* operation = "tensorFromBytes";
-  if (!info[0].IsTypedArray()) typeError(operation, ": expected bytes to be a Uint8Array, but received ", describe(env, info[0]));
+  if (!info[0].IsTypedArray())
+    typeError(operation, ": expected bytes to be a Uint8Array, but received ", describe(env, info[0]));
   auto bytes = info[0].As<Napi::Uint8Array>();
   const View view = viewOf(info, 1, bytes.ByteLength(), operation);
   const auto elements = static_cast<int64_t>(bytes.ByteLength() / c10::elementSize(view.dtype));
@@ -207,7 +212,8 @@ Napi::Value copyBytes(Environment& environment, const Napi::CallbackInfo& info) 
   if (!tensor.is_cpu() || !tensor.is_contiguous()) typeError(operation, ": expected a contiguous tensor on the CPU");
   const auto bytes = static_cast<int64_t>(tensor.nbytes());
   if (offset < 0 || length < 0 || offset > bytes || length > bytes - offset) {
-    rangeError(operation, ": expected a range inside the tensor's ", bytes, " bytes, but received ", length, " from ", offset);
+    rangeError(operation, ": expected a range inside the tensor's ", bytes, " bytes, but received ", length, " from ",
+               offset);
   }
   auto buffer = Napi::ArrayBuffer::New(env, static_cast<size_t>(length));
   if (length > 0) {

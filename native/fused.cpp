@@ -18,16 +18,16 @@ namespace {
 #define CLEFT_VECTORISED
 #endif
 
-CLEFT_VECTORISED void forwardRows(float* output, const float* residual, const float* x, const float* gamma, int64_t rows,
-                                  int64_t width) {
+CLEFT_VECTORISED void forwardRows(float* output, const float* residual, const float* x, const float* gamma,
+                                  int64_t rows, int64_t width) {
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t start = row * width;
     for (int64_t k = 0; k < width; ++k) output[start + k] = residual[start + k] + x[start + k] * gamma[k];
   }
 }
 
-CLEFT_VECTORISED void backwardRows(float* gradX, float* gradGamma, const float* gradient, const float* x, const float* gamma,
-                                   int64_t rows, int64_t width) {
+CLEFT_VECTORISED void backwardRows(float* gradX, float* gradGamma, const float* gradient, const float* x,
+                                   const float* gamma, int64_t rows, int64_t width) {
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t start = row * width;
     for (int64_t k = 0; k < width; ++k) {
@@ -37,13 +37,15 @@ CLEFT_VECTORISED void backwardRows(float* gradX, float* gradGamma, const float* 
   }
 }
 
-bool isPlain(const at::Tensor& tensor) { return tensor.scalar_type() == at::kFloat && tensor.is_contiguous() && tensor.is_cpu(); }
+bool isPlain(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kFloat && tensor.is_contiguous() && tensor.is_cpu();
+}
 
 void check(const at::Tensor& residual, const at::Tensor& x, const at::Tensor& gamma) {
-  TORCH_CHECK(residual.sizes() == x.sizes(), "expected residual and x of one shape, but received ", residual.sizes(), " and ",
-              x.sizes());
-  TORCH_CHECK(gamma.dim() == 1 && x.dim() >= 1 && gamma.size(0) == x.size(-1), "expected gamma of shape [", x.dim() ? x.size(-1) : 0,
-              "], the last dimension of x, but received ", gamma.sizes());
+  TORCH_CHECK(residual.sizes() == x.sizes(), "expected residual and x of one shape, but received ", residual.sizes(),
+              " and ", x.sizes());
+  TORCH_CHECK(gamma.dim() == 1 && x.dim() >= 1 && gamma.size(0) == x.size(-1), "expected gamma of shape [",
+              x.dim() ? x.size(-1) : 0, "], the last dimension of x, but received ", gamma.sizes());
 }
 
 at::Tensor layerScaleResidual(const at::Tensor& residual, const at::Tensor& x, const at::Tensor& gamma) {
@@ -117,10 +119,13 @@ at::Tensor layerScaleResidualAutograd(const at::Tensor& residual, const at::Tens
 }
 
 TORCH_LIBRARY(cleft, library) {
-  // residual + x * gamma, gamma over the last dimension (LayerScale, Touvron et al. 2021, with the block's residual add)
+  // residual + x * gamma, gamma over the last dimension (LayerScale, Touvron et al. 2021, with the block's residual
+  // add)
   library.def("layer_scale_residual(Tensor residual, Tensor x, Tensor gamma) -> Tensor");
 }
-TORCH_LIBRARY_IMPL(cleft, CompositeExplicitAutograd, library) { library.impl("layer_scale_residual", layerScaleResidual); }
+TORCH_LIBRARY_IMPL(cleft, CompositeExplicitAutograd, library) {
+  library.impl("layer_scale_residual", layerScaleResidual);
+}
 TORCH_LIBRARY_IMPL(cleft, Autograd, library) { library.impl("layer_scale_residual", layerScaleResidualAutograd); }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // Integer handles for tensors. A handle is generation * 2^22 + index, a whole number below 2^53, so a stale or invented
-// one is found out and never reaches another tensor. Scopes are lists of the handles made while they were the innermost.
+// one is found out and never reaches another tensor. Scopes are lists of the handles made while they were the
+// innermost.
 #pragma once
 
 #include <ATen/core/Tensor.h>

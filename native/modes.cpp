@@ -74,7 +74,8 @@ Napi::Value enterAutocast(Environment&, const Napi::CallbackInfo& info) {
 Napi::Value exitAutocast(Environment&, const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   Napi::Object before = info[0].As<Napi::Object>();
-  const auto device = deviceOf(stringOf(env, before.Get("device"), {"autocast", "device"}), {"autocast", "device"}).type();
+  const auto device =
+      deviceOf(stringOf(env, before.Get("device"), {"autocast", "device"}), {"autocast", "device"}).type();
   if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
   at::autocast::set_autocast_enabled(device, booleanOf(env, before.Get("enabled"), {"autocast", "enabled"}));
   at::autocast::set_autocast_dtype(
@@ -119,8 +120,9 @@ Napi::Value setDefaultDtype(Environment&, const Napi::CallbackInfo& info) {
 }
 
 Napi::Value setDeterministic(Environment&, const Napi::CallbackInfo& info) {
-  at::globalContext().setDeterministicAlgorithms(booleanOf(info.Env(), info[0], {"useDeterministicAlgorithms", "enabled"}),
-                                                 booleanOf(info.Env(), info[1], {"useDeterministicAlgorithms", "warnOnly"}));
+  at::globalContext().setDeterministicAlgorithms(
+      booleanOf(info.Env(), info[0], {"useDeterministicAlgorithms", "enabled"}),
+      booleanOf(info.Env(), info[1], {"useDeterministicAlgorithms", "warnOnly"}));
   return info.Env().Undefined();
 }
 

@@ -229,7 +229,8 @@ Operator::Operator(c10::OperatorHandle handle) : handle(handle), name(handle.sch
   const auto* inputAlias = schema.arguments().empty() ? nullptr : schema.arguments()[0].alias_info();
   const auto* outputAlias = schema.returns().size() == 1 ? schema.returns()[0].alias_info() : nullptr;
   returnsSelf = inputAlias != nullptr && outputAlias != nullptr && inputAlias->isWrite() && outputAlias->isWrite() &&
-                arguments[0].kind == Kind::Tensor && !arguments[0].list && inputAlias->beforeSets() == outputAlias->beforeSets();
+                arguments[0].kind == Kind::Tensor && !arguments[0].list &&
+                inputAlias->beforeSets() == outputAlias->beforeSets();
 }
 
 void defineOperators(Napi::Object exports, Environment& environment) {

@@ -26,8 +26,8 @@ Napi::Value wrapModule(Napi::Env env, Module module) {
   return external;
 }
 
-// A value as TypeScript encodes it for a script: {tensor: handle}, {integer: n}, {float: x}, {tuple: [...]}, {list: [...]},
-// {dictionary: [[key, value], ...]}, or a boolean, string or null.
+// A value as TypeScript encodes it for a script: {tensor: handle}, {integer: n}, {float: x}, {tuple: [...]}, {list:
+// [...]}, {dictionary: [[key, value], ...]}, or a boolean, string or null.
 c10::IValue scriptValue(Environment& environment, Napi::Value value, const c10::TypePtr& wanted, Place place) {
   Napi::Env env = value.Env();
   if (value.IsNull() || value.IsUndefined()) return c10::IValue();
@@ -43,8 +43,9 @@ c10::IValue scriptValue(Environment& environment, Napi::Value value, const c10::
     if (type && type->kind() == c10::TypeKind::FloatType) return number;
     return c10::IValue(scalarOf(env, value, place));
   }
-  if (!value.IsObject()) typeError(place.operation, ": expected ", place.argument, " to be a tensor or data, but received ",
-                                   describe(env, value));
+  if (!value.IsObject())
+    typeError(place.operation, ": expected ", place.argument, " to be a tensor or data, but received ",
+              describe(env, value));
   Napi::Object object = value.As<Napi::Object>();
   if (object.Has("tensor")) return tensorOf(environment, object.Get("tensor"), place);
   if (object.Has("float")) return doubleOf(env, value, place);
@@ -80,11 +81,13 @@ c10::IValue scriptValue(Environment& environment, Napi::Value value, const c10::
     c10::impl::GenericDict dictionary(key, mapped);
     for (uint32_t k = 0; k < entries.Length(); ++k) {
       Napi::Array entry = entries.Get(k).As<Napi::Array>();
-      dictionary.insert(scriptValue(environment, entry.Get(0u), key, place), scriptValue(environment, entry.Get(1u), mapped, place));
+      dictionary.insert(scriptValue(environment, entry.Get(0u), key, place),
+                        scriptValue(environment, entry.Get(1u), mapped, place));
     }
     return dictionary;
   }
-  typeError(place.operation, ": expected ", place.argument, " to be a tensor or data, but received ", describe(env, value));
+  typeError(place.operation, ": expected ", place.argument, " to be a tensor or data, but received ",
+            describe(env, value));
 }
 
 // Results as TypeScript decodes them: tensors as {tensor: handle}, dictionaries as {entries: [...]}.
@@ -97,7 +100,9 @@ napi_value fromScript(Environment& environment, const c10::IValue& value) {
   }
   if (value.isList() || value.isTuple()) {
     Napi::Array array = Napi::Array::New(env);
-    const auto push = [&](const c10::IValue& item) { array[array.Length()] = Napi::Value(env, fromScript(environment, item)); };
+    const auto push = [&](const c10::IValue& item) {
+      array[array.Length()] = Napi::Value(env, fromScript(environment, item));
+    };
     if (value.isTuple()) {
       for (const auto& item : value.toTupleRef().elements()) push(item);
     } else {
@@ -125,7 +130,8 @@ Napi::Value scriptLoad(Environment&, const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   const std::string path = stringOf(env, info[0], {"jit.load", "path"});
   std::optional<c10::Device> device;
-  if (!isNullish(env, info[1])) device = deviceOf(stringOf(env, info[1], {"jit.load", "device"}), {"jit.load", "device"});
+  if (!isNullish(env, info[1]))
+    device = deviceOf(stringOf(env, info[1], {"jit.load", "device"}), {"jit.load", "device"});
   return wrapModule(env, torch::jit::load(path, device));
 }
 

@@ -46,27 +46,34 @@ at::ScalarType readableDtype(at::ScalarType dtype) {
   }
 }
 
-Napi::Value typedArrayOver(Napi::Env env, at::ScalarType dtype, napi_value buffer, size_t elements) {
+struct ArrayKind {
   napi_typedarray_type type;
+  size_t perElement;  // complex numbers are pairs
+};
+
+ArrayKind arrayKindOf(at::ScalarType dtype) {
   switch (dtype) {
-    case at::kChar: type = napi_int8_array; break;
+    case at::kChar: return {napi_int8_array, 1};
     case at::kBool:
-    case at::kByte: type = napi_uint8_array; break;
-    case at::kShort: type = napi_int16_array; break;
-    case at::kUInt16: type = napi_uint16_array; break;
-    case at::kInt: type = napi_int32_array; break;
-    case at::kUInt32: type = napi_uint32_array; break;
-    case at::kFloat: type = napi_float32_array; break;
-    case at::kDouble: type = napi_float64_array; break;
-    case at::kLong: type = napi_bigint64_array; break;
-    case at::kUInt64: type = napi_biguint64_array; break;
-    case at::kComplexFloat: type = napi_float32_array; elements *= 2; break;
-    case at::kComplexDouble: type = napi_float64_array; elements *= 2; break;
+    case at::kByte: return {napi_uint8_array, 1};
+    case at::kShort: return {napi_int16_array, 1};
+    case at::kUInt16: return {napi_uint16_array, 1};
+    case at::kInt: return {napi_int32_array, 1};
+    case at::kUInt32: return {napi_uint32_array, 1};
+    case at::kFloat: return {napi_float32_array, 1};
+    case at::kDouble: return {napi_float64_array, 1};
+    case at::kLong: return {napi_bigint64_array, 1};
+    case at::kUInt64: return {napi_biguint64_array, 1};
+    case at::kComplexFloat: return {napi_float32_array, 2};
+    case at::kComplexDouble: return {napi_float64_array, 2};
     default: typeError("toTypedArray: expected a dtype that JavaScript has, but the tensor is of ", dtypeName(dtype));
   }
+}
+
+napi_value typedArrayOver(napi_env env, ArrayKind kind, napi_value buffer, int64_t elements) {
   napi_value array;
-  napi_create_typedarray(env, type, elements, buffer, 0, &array);
-  return {env, array};
+  napi_create_typedarray(env, kind.type, static_cast<size_t>(elements) * kind.perElement, buffer, 0, &array);
+  return array;
 }
 
 at::Tensor readable(const at::Tensor& tensor) {
@@ -76,7 +83,8 @@ at::Tensor readable(const at::Tensor& tensor) {
   return source.resolve_conj().resolve_neg();
 }
 
-// fromTypedArray(typed array, shape, dtype or null): a tensor with a copy of the data. Null keeps the array's own dtype.
+// fromTypedArray(typed array, shape, dtype or null): a tensor with a copy of the data. Null keeps the array's own
+// dtype.
 Napi::Value fromTypedArray(Environment& environment, const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   napi_typedarray_type type;
@@ -96,13 +104,15 @@ Napi::Value fromTypedArray(Environment& environment, const Napi::CallbackInfo& i
     if (__builtin_mul_overflow(elements, size, &elements)) rangeError("tensor: expected a shape that fits 64 bits");
   }
   if (elements != static_cast<int64_t>(length)) {
-    rangeError("tensor: expected ", elements, " elements for the shape ", at::IntArrayRef(shape), ", but received ", length);
+    rangeError("tensor: expected ", elements, " elements for the shape ", at::IntArrayRef(shape), ", but received ",
+               length);
   }
   at::Tensor tensor = at::empty(shape, at::TensorOptions().dtype(source));
   if (length > 0) std::memcpy(tensor.mutable_data_ptr(), data, tensor.nbytes());
   // complex comes as pairs of numbers in a shape with a last dimension of 2
   if (c10::isComplexType(target)) {
-    tensor = at::view_as_complex(tensor.to(target == at::kComplexDouble ? at::kDouble : at::kFloat).contiguous()).to(target);
+    tensor =
+        at::view_as_complex(tensor.to(target == at::kComplexDouble ? at::kDouble : at::kFloat).contiguous()).to(target);
   } else {
     tensor = tensor.to(target);
   }
@@ -114,6 +124,7 @@ Napi::Value toTypedArray(Environment& environment, const Napi::CallbackInfo& inf
   Napi::Env env = info.Env();
   const at::Tensor source = readable(tensorOf(environment, info[0], {"toTypedArray", "self"}));
   const at::ScalarType dtype = readableDtype(source.scalar_type());
+  const ArrayKind kind = arrayKindOf(dtype);
   const size_t bytes = static_cast<size_t>(source.numel()) * c10::elementSize(dtype);
   void* data;
   napi_value buffer;
@@ -123,66 +134,84 @@ Napi::Value toTypedArray(Environment& environment, const Napi::CallbackInfo& inf
   if (bytes > 0) {
     at::from_blob(data, source.sizes(), at::TensorOptions().dtype(dtype)).copy_(source);
   }
-  return typedArrayOver(env, dtype, buffer, static_cast<size_t>(source.numel()));
+  return {env, typedArrayOver(env, kind, buffer, source.numel())};
 }
 
 // Reads a tensor back on a thread of Node's pool, so that the event loop turns meanwhile.
 class ReadBack : public Napi::AsyncWorker {
  public:
-  ReadBack(Napi::Env env, const at::Tensor& tensor)
-      : AsyncWorker(env), deferred_(Napi::Promise::Deferred::New(env)) {
+  ReadBack(Napi::Env env, const at::Tensor& tensor) : AsyncWorker(env) {
     const at::Tensor source = readable(tensor);
     at::NoGradGuard noGrad;
-    dtype_ = readableDtype(source.scalar_type());
+    const at::ScalarType dtype = readableDtype(source.scalar_type());
+    kind_ = arrayKindOf(dtype);
     if (source.is_cpu()) {
       // A later in-place change must not show in the result, so the copy is taken now, in memory order.
-      values_ = source.to(dtype_, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous);
+      values_ = source.to(dtype, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous);
     } else {
-      values_ = at::empty(source.sizes(), at::TensorOptions().dtype(dtype_).pinned_memory(true));
-      values_.copy_(source.to(dtype_), /*non_blocking=*/true);
+      values_ = at::empty(source.sizes(), at::TensorOptions().dtype(dtype).pinned_memory(true));
+      values_.copy_(source.to(dtype), /*non_blocking=*/true);
       const c10::impl::VirtualGuardImpl guard(source.device().type());
       event_.emplace(source.device().type());
       event_->record(guard.getStream(source.device()));
     }
+    napi_create_promise(env, &deferred_, &promise_);
   }
-  Napi::Promise promise() const { return deferred_.Promise(); }
+  napi_value promise() const { return promise_; }
 
  protected:
   void Execute() override {
     try {
       if (event_) event_->synchronize();
     } catch (const c10::Error& error) {
-      SetError(error.what_without_backtrace());
+      failure_ = error.what_without_backtrace();
     } catch (const std::exception& error) {
-      SetError(error.what());
+      failure_ = error.what();
     }
   }
-  void OnOK() override {
-    Napi::Env env = Env();
-    const size_t bytes = values_.nbytes();
-    void* data;
-    napi_value buffer;
-    if (napi_create_arraybuffer(env, bytes, &data, &buffer) != napi_ok) {
-      deferred_.Reject(Napi::Error::New(env, "toTypedArrayAsync: expected enough memory for the values").Value());
-      return;
+  // In place of AsyncWorker's own, which throws C++ exceptions: where a worker ends with a read-back under way, every
+  // call fails, and an exception would end the process. Here failures are let pass, since nobody is left to hear them.
+  void OnWorkComplete(Napi::Env env, napi_status status) override {
+    napi_handle_scope handles;
+    if (status != napi_cancelled && napi_open_handle_scope(env, &handles) == napi_ok) {
+      settle(env);
+      napi_close_handle_scope(env, handles);
     }
-    if (bytes > 0) std::memcpy(data, values_.const_data_ptr(), bytes);
-    deferred_.Resolve(typedArrayOver(env, dtype_, buffer, static_cast<size_t>(values_.numel())));
+    Destroy();
   }
-  void OnError(const Napi::Error& error) override { deferred_.Reject(error.Value()); }
 
  private:
-  Napi::Promise::Deferred deferred_;
+  void settle(napi_env env) {
+    void* data;
+    napi_value buffer;
+    if (failure_.empty()) {
+      if (napi_create_arraybuffer(env, values_.nbytes(), &data, &buffer) == napi_ok) {
+        if (values_.nbytes() > 0) std::memcpy(data, values_.const_data_ptr(), values_.nbytes());
+        napi_resolve_deferred(env, deferred_, typedArrayOver(env, kind_, buffer, values_.numel()));
+        return;
+      }
+      failure_ = "expected enough memory for the values, but none was left";
+    }
+    const std::string text = "toTypedArrayAsync: " + failure_;
+    napi_value message, error;
+    if (napi_create_string_utf8(env, text.c_str(), text.size(), &message) == napi_ok &&
+        napi_create_error(env, nullptr, message, &error) == napi_ok) {
+      napi_reject_deferred(env, deferred_, error);
+    }
+  }
+
+  napi_deferred deferred_ = nullptr;
+  napi_value promise_ = nullptr;  // valid only inside the call that made it
   at::Tensor values_;
-  at::ScalarType dtype_;
+  ArrayKind kind_{};
+  std::string failure_;
   std::optional<c10::Event> event_;
 };
 
 Napi::Value toTypedArrayAsync(Environment& environment, const Napi::CallbackInfo& info) {
-  auto* worker =
-      new ReadBack(info.Env(), tensorOf(environment, info[0], {"toTypedArrayAsync", "self"}));
+  auto* worker = new ReadBack(info.Env(), tensorOf(environment, info[0], {"toTypedArrayAsync", "self"}));
   worker->Queue();
-  return worker->promise();
+  return {info.Env(), worker->promise()};
 }
 
 Napi::Value item(Environment& environment, const Napi::CallbackInfo& info) {
@@ -209,8 +238,8 @@ Napi::Value strides(Environment& environment, const Napi::CallbackInfo& info) {
 }
 
 Napi::Value storageOffset(Environment& environment, const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(),
-                           static_cast<double>(tensorOf(environment, info[0], {"storageOffset", "self"}).storage_offset()));
+  return Napi::Number::New(
+      info.Env(), static_cast<double>(tensorOf(environment, info[0], {"storageOffset", "self"}).storage_offset()));
 }
 
 Napi::Value dtype(Environment& environment, const Napi::CallbackInfo& info) {
@@ -223,6 +252,30 @@ Napi::Value device(Environment& environment, const Napi::CallbackInfo& info) {
 
 Napi::Value layout(Environment& environment, const Napi::CallbackInfo& info) {
   return Napi::String::New(info.Env(), layoutName(tensorOf(environment, info[0], {"layout", "self"}).layout()));
+}
+
+// traits(tensor): one number for dtype, layout and device, equal for tensors that one kernel can take together. A small
+// integer: optimizers ask for every parameter at every step, and words would be garbage.
+Napi::Value traits(Environment& environment, const Napi::CallbackInfo& info) {
+  const at::Tensor tensor = tensorOf(environment, info[0], {"traits", "self"});
+  const auto dtype = static_cast<uint32_t>(tensor.scalar_type());
+  const auto layout = static_cast<uint32_t>(tensor.layout());
+  const auto type = static_cast<uint32_t>(tensor.device().type());
+  const auto index = static_cast<uint32_t>(tensor.device().index() + 1);
+  return Napi::Number::New(info.Env(), dtype | layout << 8 | type << 12 | index << 20);
+}
+
+// liesAs(a, b): whether both have the same sizes and strides
+Napi::Value liesAs(Environment& environment, const Napi::CallbackInfo& info) {
+  const at::Tensor a = tensorOf(environment, info[0], {"liesAs", "self"});
+  const at::Tensor b = tensorOf(environment, info[1], {"liesAs", "other"});
+  return Napi::Boolean::New(info.Env(), a.sizes() == b.sizes() && a.strides() == b.strides());
+}
+
+// isDense(tensor): whether its elements fill one block of memory, in whatever order of dimensions
+Napi::Value isDense(Environment& environment, const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(),
+                            tensorOf(environment, info[0], {"isDense", "self"}).is_non_overlapping_and_dense());
 }
 
 Napi::Value numberOfElements(Environment& environment, const Napi::CallbackInfo& info) {
@@ -255,8 +308,9 @@ Napi::Value version(Environment& environment, const Napi::CallbackInfo& info) {
 }
 
 Napi::Value isSame(Environment& environment, const Napi::CallbackInfo& info) {
-  return Napi::Boolean::New(info.Env(), tensorOf(environment, info[0], {"isSame", "self"})
-                                            .is_same(tensorOf(environment, info[1], {"isSame", "other"})));
+  return Napi::Boolean::New(
+      info.Env(),
+      tensorOf(environment, info[0], {"isSame", "self"}).is_same(tensorOf(environment, info[1], {"isSame", "other"})));
 }
 
 // Indices as TypeScript encodes them: a flat array of codes and their values.
@@ -310,9 +364,9 @@ Napi::Value setIndex(Environment& environment, const Napi::CallbackInfo& info) {
   napi_value given = info[2];
   // A number is written in the tensor's own dtype, a tensor as it is.
   const bool isTensor = booleanOf(info.Env(), info[3], {"setAt", "isTensor"});
-  const at::Tensor value = isTensor
-                               ? tensorOf(environment, given, {"setAt", "value"})
-                               : at::full({}, scalarOf(info.Env(), given, {"setAt", "value"}), self.options().requires_grad(false));
+  const at::Tensor value =
+      isTensor ? tensorOf(environment, given, {"setAt", "value"})
+               : at::full({}, scalarOf(info.Env(), given, {"setAt", "value"}), self.options().requires_grad(false));
   at::indexing::set_item(self, indices, value);
   return info.Env().Undefined();
 }
@@ -330,6 +384,9 @@ void defineTensorData(Napi::Object exports, Environment& environment) {
   define<dtype>(exports, environment, "dtype");
   define<device>(exports, environment, "device");
   define<layout>(exports, environment, "layout");
+  define<traits>(exports, environment, "traits");
+  define<liesAs>(exports, environment, "liesAs");
+  define<isDense>(exports, environment, "isDense");
   define<numberOfElements>(exports, environment, "numberOfElements");
   define<dimensions>(exports, environment, "dimensions");
   define<storageBytes>(exports, environment, "storageBytes");

@@ -78,7 +78,9 @@ describe('TypeScript', () => {
   it('has no `any`', () => {
     // `any` is also the name of an operator: a type stands behind one of these, and no call or entry before one of those
     const pattern = /(?:[:<|&,]|=>|\bas|\bsatisfies|\bextends|\bkeyof)\s*any\b(?!\s*[(:=.'])/g
-    const wrong = sources.flatMap((path) => [...codeOf(path).matchAll(pattern)].map((match) => `${relative(root, path)}: ${match[0]}`))
+    const wrong = sources.flatMap((path) =>
+      [...codeOf(path).matchAll(pattern)].map((match) => `${relative(root, path)}: ${match[0]}`),
+    )
     expect(wrong).toEqual([])
   })
 
@@ -94,13 +96,17 @@ describe('C++', () => {
   it('includes the headers of torch and of Node in native/ alone', () => {
     const includes = /^\s*#\s*include\s*[<"](torch|ATen|c10|caffe2|napi|node_api|node_addon_api|uv\.h|v8)\b/m
     const elsewhere = filesBelow(root, isNative, ['node_modules', 'build', 'dist', '.git', 'native'])
-    expect(elsewhere.filter((path) => includes.test(readFileSync(path, 'utf8'))).map((path) => relative(root, path))).toEqual([])
+    expect(
+      elsewhere.filter((path) => includes.test(readFileSync(path, 'utf8'))).map((path) => relative(root, path)),
+    ).toEqual([])
     const here = filesBelow(join(root, 'native'), isNative)
     expect(here.filter((path) => includes.test(readFileSync(path, 'utf8'))).length).toBeGreaterThan(5)
   })
 
   it('is reached through src/torch/native.ts alone', () => {
-    const wrong = sources.filter((path) => /\blocateAddon\s*\(\s*\)\s*\)/.test(codeOf(path)) && !path.endsWith(join('torch', 'native.ts')))
+    const wrong = sources.filter(
+      (path) => /\blocateAddon\s*\(\s*\)\s*\)/.test(codeOf(path)) && !path.endsWith(join('torch', 'native.ts')),
+    )
     expect(wrong.map((path) => relative(root, path))).toEqual([])
   })
 })
@@ -118,7 +124,9 @@ describe('the generated surface', () => {
     const committed = readFileSync(join(source, 'torch', 'ops.generated.ts'), 'utf8').split('\n')
     // the first line that differs says more than megabytes of difference
     const first = generated.findIndex((line, index) => line !== committed[index])
-    expect(first < 0 ? undefined : { line: first + 1, generated: generated[first], committed: committed[first] }).toBeUndefined()
+    expect(
+      first < 0 ? undefined : { line: first + 1, generated: generated[first], committed: committed[first] },
+    ).toBeUndefined()
     expect(committed.length).toBe(generated.length)
   })
 })

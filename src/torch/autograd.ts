@@ -23,6 +23,7 @@ function list(value: Tensor | readonly Tensor[]): readonly Tensor[] {
 }
 
 function handlesOf(values: readonly Tensor[], operation: string, argument: string): Handle[] {
+  if (!Array.isArray(values)) throw new TypeError(`${operation}: expected ${argument} to be an array of Tensors`)
   return values.map((each) => handleOf(each, operation, argument))
 }
 
@@ -36,7 +37,11 @@ export function grad(
   inputs: Tensor | readonly Tensor[],
   options: GradOptions & { allowUnused: true },
 ): (Tensor | null)[]
-export function grad(outputs: Tensor | readonly Tensor[], inputs: Tensor | readonly Tensor[], options?: GradOptions): Tensor[]
+export function grad(
+  outputs: Tensor | readonly Tensor[],
+  inputs: Tensor | readonly Tensor[],
+  options?: GradOptions,
+): Tensor[]
 export function grad(
   outputs: Tensor | readonly Tensor[],
   inputs: Tensor | readonly Tensor[],
@@ -107,10 +112,7 @@ export class FunctionContext {
 /** The static side of a class that extends {@link Function}. */
 export interface FunctionClass<Inputs extends readonly unknown[], Output extends Tensor | readonly Tensor[]> {
   forward(context: FunctionContext, ...inputs: Inputs): Output
-  backward(
-    context: FunctionContext,
-    ...gradients: Tensor[]
-  ): Tensor | null | readonly (Tensor | null)[]
+  backward(context: FunctionContext, ...gradients: Tensor[]): Tensor | null | readonly (Tensor | null)[]
 }
 
 /**
@@ -157,7 +159,10 @@ export abstract class Function {
             const inside = Object.assign(new FunctionContext(), { needsInputGrad: context.needsInputGrad })
             Object.assign(inside, ownFields(context))
             inside.saved = saved.map((handle) => (handle === null ? null : new Tensor(handle)))
-            const found = this.backward(inside, ...gradients.map((handle) => (handle === null ? null : new Tensor(handle)) as Tensor))
+            const found = this.backward(
+              inside,
+              ...gradients.map((handle) => (handle === null ? null : new Tensor(handle)) as Tensor),
+            )
             const all = Array.isArray(found) ? found : [found as Tensor | null]
             if (all.length !== tensors.length) {
               throw new TypeError(
@@ -196,6 +201,9 @@ export function checkpoint<Inputs extends readonly Tensor[], Output extends Tens
   inputs: readonly [...Inputs],
   options: CheckpointOptions = {},
 ): Output {
+  if (typeof run !== 'function') {
+    throw new TypeError(`checkpoint: expected a function, but received ${String(run)}`)
+  }
   let isSingle = false
   const outputs = native.checkpoint(
     (handles) => {

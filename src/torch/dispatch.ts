@@ -37,6 +37,27 @@ function lower(value: unknown): unknown {
   return value
 }
 
+/** A call with arguments by name, and the overload that fits it. */
+interface KeywordCall {
+  readonly kinds: readonly number[]
+  readonly names: readonly string[]
+  readonly keywordKinds: readonly number[]
+  readonly overload: Overload
+}
+
+/** Whether a call has the kinds and names of one before. Makes nothing: optimizers come here at every step. */
+function isLike(call: KeywordCall, values: readonly unknown[], keywords: Keywords): boolean {
+  if (values.length !== call.kinds.length) return false
+  for (let index = 0; index < values.length; index += 1) if (kindOf(values[index]) !== call.kinds[index]) return false
+  let count = 0
+  for (const name in keywords) {
+    if (keywords[name] === undefined) continue
+    if (call.names[count] !== name || call.keywordKinds[count] !== kindOf(keywords[name])) return false
+    count += 1
+  }
+  return count === call.names.length
+}
+
 /** All overloads of one name. */
 export class Operator {
   /** Which overload fits, by the number of positional arguments and their kinds. */
@@ -44,8 +65,8 @@ export class Operator {
   /** The same for one tensor alone, and for a tensor with one more argument: most calls are these. */
   private unary: Overload | undefined
   private readonly binary: (Overload | undefined)[] = new Array(16).fill(undefined)
-  /** The same for calls with arguments by name, by their kinds and names. */
-  private readonly byKeywords = new Map<string, Overload>()
+  /** The same for calls with arguments by name: few for each operator, looked through in order. */
+  private readonly keywordCalls: KeywordCall[] = []
   private found: Overload[] | undefined
   private missing: string[] = []
 
@@ -62,7 +83,7 @@ export class Operator {
         const description = native.lookup(this.name, overload)
         const text = overload === '' ? this.name : `${this.name}.${overload}`
         if (description === null) this.missing.push(text)
-        else this.found.push(new Overload(text, description, this.name))
+        else this.found.push(new Overload(text, description))
       }
     }
     return this.found
@@ -117,9 +138,16 @@ export class Operator {
 
   /** Refuses what libtorch would not survive: see guards.ts. */
   private check(overload: Overload, guard: Guard, values: readonly unknown[]): void {
-    // a disposed tensor is refused by native code, with the argument's name
-    if (values.some((value) => value instanceof Tensor && !value.isAlive)) return
-    const problem = guard(Object.fromEntries(overload.names.map((name, index) => [name, values[index]])))
+    const given: Record<string, unknown> = {}
+    for (const [index, name] of overload.names.entries()) given[name] = values[index]
+    let problem: string | undefined
+    try {
+      problem = guard(given)
+    } catch (error) {
+      // a disposed tensor is refused by native code, with the argument's name
+      if (values.some((value) => value instanceof Tensor && !value.isAlive)) return
+      throw error
+    }
     if (problem !== undefined) throw new RangeError(`${this.publicName}: ${problem}`)
   }
 
@@ -161,12 +189,7 @@ export class Operator {
   }
 
   private resolveKeywords(values: readonly unknown[], keywords: Keywords): unknown {
-    let key = ''
-    for (const value of values) key += String.fromCharCode(65 + kindOf(value))
-    for (const name in keywords) {
-      if (keywords[name] !== undefined) key += `,${name}${String.fromCharCode(65 + kindOf(keywords[name]))}`
-    }
-    let overload = this.byKeywords.get(key)
+    let overload = this.keywordCalls.find((call) => isLike(call, values, keywords))?.overload
     if (overload === undefined) {
       const kinds = values.map(kindOf)
       const given = Object.entries(keywords).filter(([, value]) => value !== undefined)
@@ -177,7 +200,9 @@ export class Operator {
         if (spread !== undefined) return this.resolveKeywords(spread, keywords)
         throw this.mismatch(values, kinds, keywordKinds)
       }
-      this.byKeywords.set(key, overload)
+      if (this.keywordCalls.length < 32) {
+        this.keywordCalls.push({ kinds, names: [...keywordKinds.keys()], keywordKinds: [...keywordKinds.values()], overload })
+      }
     }
     return this.invokeKeywords(overload, values, keywords)
   }

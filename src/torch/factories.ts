@@ -3,13 +3,13 @@ import { native } from './native.js'
 import { isTypedArray, packNested, type Value } from './nested.js'
 import { Tensor, wrap } from './tensor.js'
 import {
+  type Device,
   type DType,
   Float,
   type Layout,
   type MemoryFormat,
   type Nested,
   type Scalar,
-  type Device,
   type TensorOptions,
   type TypedArray,
 } from './types.js'
@@ -118,7 +118,12 @@ export function full(size: readonly number[], fillValue: Scalar, options: Tensor
  */
 export function arange(end: number | bigint, options?: TensorOptions): Tensor
 export function arange(start: number | bigint, end: number | bigint, options?: TensorOptions): Tensor
-export function arange(start: number | bigint, end: number | bigint, step: number | bigint, options?: TensorOptions): Tensor
+export function arange(
+  start: number | bigint,
+  end: number | bigint,
+  step: number | bigint,
+  options?: TensorOptions,
+): Tensor
 export function arange(...values: readonly unknown[]): Tensor {
   return arangeOperator.call(values) as Tensor
 }

@@ -92,6 +92,8 @@ function strided({ size, stride, storageOffset, self }: Given): string | undefin
   const sizes = asNumbers(size)
   const strides = asNumbers(stride)
   let extent = asNumber(storageOffset ?? 0)
+  const negative = sizes.find((each) => each < 0)
+  if (negative !== undefined) return `expected size not to be negative, but received ${negative}`
   for (const [k, each] of sizes.entries()) {
     if (each === 0) return undefined
     extent += (each - 1) * (strides[k] ?? 0)
@@ -121,13 +123,14 @@ function isContiguous(tensor: Tensor): boolean {
   return true
 }
 
-/** Targets outside of the classes are read from beyond the probabilities, silently. */
+/** Targets outside of the classes are read from beyond the probabilities, silently; the steps of flat ones are not looked at. */
 function ctcLoss(given: Given): string | undefined {
   const { logProbs, targets, targetLengths } = given
   if (!isTensor(logProbs) || !isTensor(targets) || logProbs.ndim < 2) return reduction(given)
   const values = integersOf(targets)
   const lengths = isTensor(targetLengths) ? integersOf(targetLengths) : asNumbers(targetLengths)
   if (values === undefined || lengths === undefined) return reduction(given)
+  if (targets.ndim === 1 && !isContiguous(targets)) return 'expected targets in one dimension to be contiguous; call contiguous() first'
   const classes = logProbs.shape.at(-1)!
   const width = targets.ndim === 2 ? targets.shape[1]! : undefined
   let start = 0
@@ -143,13 +146,15 @@ function ctcLoss(given: Given): string | undefined {
 
 /** Bags that end beyond the indices, begin before others, or leave indices over are written outside of the result. */
 function embeddingBag({ weight, indices, offsets, includeLastOffset }: Given): string | undefined {
-  if (!isTensor(weight) || !isTensor(indices)) return undefined
+  if (!isTensor(weight) || !isTensor(indices) || !isTensor(offsets)) return undefined
+  if (indices.ndim !== 1) return `expected indices in one dimension, with offsets that part them, but received the shape ${shapeText(indices)}`
+  if (offsets.ndim !== 1) return `expected offsets in one dimension, but received the shape ${shapeText(offsets)}`
   if (weight.ndim === 2) {
     const wrong = outside('indices', indices, 0, weight.shape[0]!)
     if (wrong !== undefined) return wrong
   }
   const starts = integersOf(offsets)
-  if (starts === undefined || !isTensor(offsets) || offsets.ndim !== 1) return undefined
+  if (starts === undefined) return undefined
   const count = indices.numel()
   if (starts[0] !== 0) return `expected offsets to begin with 0, but received ${starts[0]}`
   for (const [k, start] of starts.entries()) {
@@ -162,12 +167,12 @@ function embeddingBag({ weight, indices, offsets, includeLastOffset }: Given): s
   return undefined
 }
 
-/** The gradient of reflected positions that are not finite is written outside of the input. */
+/** The gradient of positions that are not finite, or not once they are counted in pixels, is written outside of the input. */
 function gridSampler({ input, grid, paddingMode }: Given): string | undefined {
-  if (asNumber(paddingMode) !== 2 || !needsGraph(input, grid)) return undefined
+  if (asNumber(paddingMode) === 0 || !needsGraph(input, grid)) return undefined
   const extrema = extremaOf(grid)
-  if (extrema === undefined || extrema.every(Number.isFinite)) return undefined
-  return 'expected grid to be finite with reflection padding and gradients, but it holds NaN or Infinity'
+  if (extrema === undefined || extrema.every((each) => Math.abs(each) < 1e30)) return undefined
+  return `expected grid to be finite with border and reflection padding and gradients, but it holds ${extrema.find((each) => !(Math.abs(each) < 1e30))}`
 }
 
 /** LAPACK swaps rows by pivots without a look at them. */
@@ -191,6 +196,106 @@ function pivotsOf(name: string, value: unknown, matrix: unknown, paired: boolean
   return undefined
 }
 
+/** As many pivots as are read. */
+function luUnpack({ LUData, LUPivots, unpackData }: Given): string | undefined {
+  if (!isTensor(LUData) || !isTensor(LUPivots) || LUData.ndim < 2) return undefined
+  const [rows, columns] = LUData.shape.slice(-2) as [number, number]
+  const wanted = [...LUData.shape.slice(0, -2), Math.min(rows, columns)]
+  if (String(LUPivots.shape) !== String(wanted)) return `expected LUPivots of the shape [${wanted.join(', ')}] for a matrix of the shape ${shapeText(LUData)}, but received ${shapeText(LUPivots)}`
+  return pivotsOf('LUPivots', LUPivots, LUData, false) ?? luUnpackGradient({ LUData, unpackData })
+}
+
+/** A tensor without plain memory comes back without any, and is then read, or fails an internal assertion. */
+function stridedOnly({ self, src }: Given): string | undefined {
+  for (const [name, each] of Object.entries({ self, src })) {
+    if (isTensor(each) && each.layout !== 'strided') return `expected ${name} to be of the layout strided, but received ${each.layout}`
+  }
+  return undefined
+}
+
+/** A memory format is laid over memory that is too small for it where the tensor was expanded or has gaps. */
+function resize(given: Given): string | undefined {
+  const { self, memoryFormat } = given
+  if (isTensor(self) && typeof memoryFormat === 'string' && self.layout === 'strided' && self.device !== 'meta') {
+    const room = self.storageBytes() - self.storageOffset() * self.elementSize()
+    if (self.nbytes > room) return `expected self to have memory of its own for each element where memoryFormat is given, but it has ${room} bytes for ${self.nbytes}`
+  }
+  return stridedOnly(given)
+}
+
+/** Copies into a compressed tensor from a plain one read what is not there. */
+function copy({ self, src }: Given): string | undefined {
+  return isTensor(self) && isTensor(src) && self.layout !== src.layout
+    ? `expected src to be of the layout ${self.layout} as self is, but received ${src.layout}`
+    : undefined
+}
+
+/** The gradient of what is not asked for is computed all the same, from tensors without elements. */
+function luUnpackGradient({ LUData, unpackData }: Given): string | undefined {
+  return unpackData === false && needsGraph(LUData) ? 'expected LUData not to require grad where unpackData is false; call detach() first' : undefined
+}
+
+/** libtorch's kernel for these dtypes fails an internal assertion, whatever the values. */
+function indexReduce({ self, includeSelf }: Given): string | undefined {
+  return includeSelf === false && isTensor(self) && (self.dtype === 'bfloat16' || self.dtype === 'float16')
+    ? `expected self of float32 or float64 where includeSelf is false, since libtorch has no working kernel for ${self.dtype}`
+    : undefined
+}
+
+/** Values with gaps are read and written as if there were none. */
+function sparseValues({ values }: Given): string | undefined {
+  return isTensor(values) && values.layout === 'strided' && !isContiguous(values) ? 'expected values to be contiguous; call contiguous() first' : undefined
+}
+
+/** The rows of each step of packed sequences. */
+function packedSizes(batchSizes: Tensor, rows: number, batch: number): string | undefined {
+  const sizes = integersOf(batchSizes)
+  const fits =
+    sizes !== undefined &&
+    batchSizes.ndim === 1 &&
+    sizes[0] === batch &&
+    sizes.every((size, k) => size > 0 && (k === 0 || size <= sizes[k - 1]!)) &&
+    sizes.reduce((total, size) => total + size, 0) === rows
+  return fits ? undefined : `expected batchSizes to be whole numbers from ${batch} down to 1 with the sum ${rows}, but received ${sizes === undefined ? shapeText(batchSizes) : `[${sizes.join(', ')}]`}`
+}
+
+/** The weights of all layers are taken from a flat list, in fours or twos, without a look at its length and their shapes. */
+function recurrent(gates: number): Guard {
+  return ({ input, data, batchSizes, hx, params, hasBiases, numLayers, bidirectional, batchFirst }) => {
+    const hidden = Array.isArray(hx) ? hx[0] : hx
+    const cell = Array.isArray(hx) ? hx[1] : hx
+    const x = input ?? data
+    if (!isTensor(hidden) || !isTensor(cell) || !isTensor(x) || !Array.isArray(params)) return Array.isArray(hx) ? `expected hx to be two tensors, but received ${hx.length}` : undefined
+    if (Array.isArray(hx) && hx.length !== 2) return `expected hx to be two tensors, but received ${hx.length}`
+    const rank = isTensor(batchSizes) ? 2 : 3
+    if (x.ndim !== rank) return `expected ${rank === 2 ? 'data' : 'input'} to have ${rank} dimensions, but received the shape ${shapeText(x)}`
+    if (hidden.ndim !== 3 || cell.ndim !== 3) return `expected hx to have 3 dimensions, but received the shape ${shapeText(hidden)}`
+    const packed = isTensor(batchSizes) ? packedSizes(batchSizes, x.shape[0]!, hidden.shape.at(-2)!) : undefined
+    if (packed !== undefined) return packed
+    const size = cell.shape.at(-1)!
+    const output = hidden.shape.at(-1)!
+    const directions = bidirectional === true ? 2 : 1
+    const layers = asNumber(numLayers)
+    const batch = isTensor(batchSizes) ? hidden.shape[1]! : x.shape[batchFirst === true ? 0 : 1]!
+    for (const [each, last] of [[hidden, output], [cell, size]] as const) {
+      const wantedState = [layers * directions, batch, last]
+      if (String(each.shape) !== String(wantedState)) return `expected hx of the shape [${wantedState.join(', ')}], but received ${shapeText(each)}`
+    }
+    const wanted: number[][] = []
+    if (layers * directions * 2 > params.length) return `expected params for ${layers} layers and ${directions} directions, but received ${params.length} tensors`
+    for (let layer = 0; layer < layers; layer += 1) {
+      for (let direction = 0; direction < directions; direction += 1) {
+        wanted.push([gates * size, layer === 0 ? x.shape.at(-1)! : output * directions], [gates * size, output])
+        if (hasBiases === true) wanted.push([gates * size], [gates * size])
+        if (output !== size) wanted.push([output, size])
+      }
+    }
+    const given = params.map((each) => (isTensor(each) ? each.shape : []))
+    if (String(wanted.map(String)) === String(given.map(String)) && wanted.length === given.length) return undefined
+    return `expected params of the shapes ${JSON.stringify(wanted)}, but received ${JSON.stringify(given)}`
+  }
+}
+
 /** MKL reads beyond a right side without columns. */
 function leastSquares({ self, b }: Given): string | undefined {
   if (isTensor(self) && isTensor(b) && b.numel() === 0 && self.numel() > 0) {
@@ -201,7 +306,7 @@ function leastSquares({ self, b }: Given): string | undefined {
 
 /** LAPACK's refusal of NaN and Infinity arrives as an internal assertion. */
 function finite(name: string, value: unknown): string | undefined {
-  if (!isTensor(value) || !/^float|^complex/.test(value.dtype) || !hasValues(value)) return undefined
+  if (!isTensor(value) || !/^b?float|^complex/.test(value.dtype) || !hasValues(value)) return undefined
   const real = value.dtype.startsWith('complex') ? realExtrema(value) : extremaOf(value)
   return real === undefined || real.every(Number.isFinite) ? undefined : `expected ${name} to be finite, but it holds NaN or Infinity`
 }
@@ -212,14 +317,21 @@ function realExtrema(value: Tensor): [number, number] {
   return [0, 0]
 }
 
+const floating = /^b?float(16|32|64)$/
+
 /** Scales, shifts and running statistics are read by the input's channels, whatever their own number is. */
-function nativeBatchNorm({ input, ...others }: Given): string | undefined {
+function batchNorm({ input, ...others }: Given): string | undefined {
   if (!isTensor(input) || input.ndim < 2) return isTensor(input) ? `expected input to have at least 2 dimensions, but received the shape ${shapeText(input)}` : undefined
+  if (!floating.test(input.dtype)) return `expected input to be of a floating dtype, but received ${input.dtype}`
   const channels = input.shape[1]!
   for (const name of ['weight', 'bias', 'runningMean', 'runningVar']) {
     const each = others[name]
     if (isTensor(each) && (each.ndim !== 1 || each.shape[0] !== channels)) {
       return `expected ${name} to be of the shape [${channels}], one for each channel, but received ${shapeText(each)}`
+    }
+    if (isTensor(each) && !floating.test(each.dtype)) return `expected ${name} to be of a floating dtype, but received ${each.dtype}`
+    if (!isTensor(each) && name.startsWith('running') && (others.training === false || others.useInputStats === false)) {
+      return `expected ${name}, which is used where the statistics do not come from the input, but it is missing`
     }
   }
   return undefined
@@ -247,6 +359,11 @@ function pdist({ self }: Given): string | undefined {
 function repeatInterleave({ repeats }: Given): string | undefined {
   const extrema = isTensor(repeats) ? extremaOf(repeats) : undefined
   return extrema !== undefined && extrema[0] < 0 ? `expected repeats not to be negative, but received ${extrema[0]}` : undefined
+}
+
+/** Looks for a sample for ever where there is none. */
+function binomial({ count, prob }: Given): string | undefined {
+  return finite('count', count) ?? finite('prob', prob)
 }
 
 /** Groups of heads divide by the number of heads of key and value. */
@@ -309,7 +426,7 @@ function tensorSolve({ self, other }: Given): string | undefined {
 }
 
 /** The gradient takes the logarithm of the base, which a boolean has not. */
-function power2({ self, exponent }: Given): string | undefined {
+function booleanBase({ self, exponent }: Given): string | undefined {
   return typeof self === 'boolean' && needsGraph(exponent) ? 'expected self to be a number where exponent requires grad, but received a boolean' : undefined
 }
 
@@ -352,10 +469,12 @@ const table: Readonly<Record<string, Guard>> = {
   linalg_ldl_solve: ({ LD, pivots }) => pivotsOf('pivots', pivots, LD, true),
   linalg_lu_solve: ({ LU, pivots }) => pivotsOf('pivots', pivots, LU, false),
   lu_solve: ({ LUData, LUPivots }) => pivotsOf('LUPivots', LUPivots, LUData, false),
-  lu_unpack: ({ LUData, LUPivots }) => pivotsOf('LUPivots', LUPivots, LUData, false),
+  lu_unpack: luUnpack,
   linalg_lstsq: leastSquares,
   linalg_eigvals: ({ self }) => finite('self', self),
-  native_batch_norm: nativeBatchNorm,
+  batch_norm: batchNorm,
+  instance_norm: batchNorm,
+  native_batch_norm: batchNorm,
   native_group_norm: nativeGroupNorm,
   pdist,
   repeat_interleave: repeatInterleave,
@@ -363,6 +482,10 @@ const table: Readonly<Record<string, Guard>> = {
   chunk: parts('chunks'),
   unsafe_chunk: parts('chunks'),
   tensor_split: parts('sections'),
+  hsplit: parts('sections'),
+  vsplit: parts('sections'),
+  dsplit: parts('sections'),
+  binomial,
   ...Object.fromEntries(polynomials.map((name) => [`special_${name}`, degree])),
   matrix_power: power,
   linalg_matrix_power: power,
@@ -373,14 +496,31 @@ const table: Readonly<Record<string, Guard>> = {
   index_put: someIndex,
   index_put_: someIndex,
   linalg_tensorsolve: tensorSolve,
-  pow: power2,
+  'pow.Scalar': booleanBase,
   renorm,
   renorm_: renorm,
+  copy,
+  select_scatter: stridedOnly,
+  slice_scatter: stridedOnly,
+  diagonal_scatter: stridedOnly,
+  index_reduce: indexReduce,
+  index_reduce_: indexReduce,
+  sparse_coo_tensor: sparseValues,
+  _sparse_coo_tensor_unsafe: sparseValues,
+  lstm: recurrent(4),
+  gru: recurrent(3),
+  rnn_tanh: recurrent(1),
+  rnn_relu: recurrent(1),
+  resize,
+  resize_: resize,
+  resize_as: resize,
+  resize_as_: resize,
   unflatten,
 }
 
-/** The guard of an operator of ATen, by its full name and the names of its arguments. */
-export function guardOf(name: string, argumentNames: readonly string[]): Guard | undefined {
-  if (!name.startsWith('aten::')) return undefined
-  return table[name.slice('aten::'.length)] ?? (argumentNames.includes('reduction') ? reduction : undefined)
+/** The guard of an overload (`aten::pow.Scalar`), by its full name and the names of its arguments. */
+export function guardOf(fullName: string, argumentNames: readonly string[]): Guard | undefined {
+  if (!fullName.startsWith('aten::')) return undefined
+  const name = fullName.slice('aten::'.length)
+  return table[name] ?? table[name.replace(/\..*/, '')] ?? (argumentNames.includes('reduction') ? reduction : undefined)
 }

@@ -100,6 +100,9 @@ export interface Native {
   dtype(handle: Handle): DType
   device(handle: Handle): string
   layout(handle: Handle): string
+  traits(handle: Handle): number
+  liesAs(a: Handle, b: Handle): boolean
+  isDense(handle: Handle): boolean
   numberOfElements(handle: Handle): number
   dimensions(handle: Handle): number
   storageBytes(handle: Handle): number

@@ -20,9 +20,18 @@ export function isTypedArray(value: unknown): value is TypedArray {
   return ArrayBuffer.isView(value) && !(value instanceof DataView)
 }
 
+/** As many as PyTorch reads. */
+const mostDimensions = 128
+
 function flatten(operation: string, data: Nested<Value>): Flat {
   const shape: number[] = []
-  for (let level: unknown = data; Array.isArray(level) || isTypedArray(level); level = level[0]) shape.push(level.length)
+  for (let level: unknown = data; Array.isArray(level) || isTypedArray(level); level = level[0]) {
+    // an array inside itself has no end
+    if (shape.length === mostDimensions) {
+      throw new RangeError(`${operation}: expected at most ${mostDimensions} nested arrays, but received more`)
+    }
+    shape.push(level.length)
+  }
   const values: Value[] = []
   const visit = (level: unknown, depth: number): void => {
     if (Array.isArray(level) || isTypedArray(level)) {
@@ -44,7 +53,10 @@ function flatten(operation: string, data: Nested<Value>): Flat {
 
 function checked(operation: string, value: unknown): Value {
   if (typeof value === 'number' || typeof value === 'bigint' || typeof value === 'boolean') return value
-  if (typeof value === 'object' && value !== null && 're' in value && 'im' in value) return value as Complex
+  if (typeof value === 'object' && value !== null) {
+    const { re, im } = value as Partial<Complex>
+    if (typeof re === 'number' && typeof im === 'number') return { re, im }
+  }
   throw new TypeError(
     `${operation}: expected numbers, bigints, booleans or {re, im} in the data, but received ${value === null ? 'null' : typeof value === 'string' ? `the string '${value}'` : typeof value}`,
   )
@@ -81,7 +93,9 @@ const integerLimits: Readonly<Record<string, readonly [bigint, bigint]>> = Objec
 /** Values of one kind in the typed array that carries them to native code without loss. */
 function pack(operation: string, values: readonly Value[], dtype: DType): TypedArray {
   if (isComplex(dtype)) {
-    return Float64Array.from(values.flatMap((value) => (typeof value === 'object' ? [value.re, value.im] : [Number(value), 0])))
+    return Float64Array.from(
+      values.flatMap((value) => (typeof value === 'object' ? [value.re, value.im] : [Number(value), 0])),
+    )
   }
   if (isInteger(dtype)) {
     const [low, high] = integerLimits[dtype]!
@@ -96,7 +110,9 @@ function pack(operation: string, values: readonly Value[], dtype: DType): TypedA
       }
       const integer = BigInt(value)
       if (integer < low || integer > high) {
-        throw new RangeError(`${operation}: expected numbers from ${low} to ${high} for dtype ${dtype}, but received ${integer}`)
+        throw new RangeError(
+          `${operation}: expected numbers from ${low} to ${high} for dtype ${dtype}, but received ${integer}`,
+        )
       }
       return integer
     })
@@ -111,7 +127,6 @@ function pack(operation: string, values: readonly Value[], dtype: DType): TypedA
   // through float64, so that the one rounding is libtorch's
   return dtype === 'float32' ? Float32Array.from(numbers) : Float64Array.from(numbers)
 }
-
 
 /** Nested arrays as one typed array and a shape; whole plain numbers are int64 where `integers` says so (indices). */
 export function packNested(

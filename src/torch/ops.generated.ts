@@ -630,11 +630,6 @@ export interface TensorMethods {
   copy_(src: Tensor, nonBlocking?: boolean): this
   copy_(src: Tensor, options?: { nonBlocking?: boolean }): this
   /**
-   * aten::copy_sparse_to_sparse(Tensor self, Tensor src, bool non_blocking=False) -> Tensor
-   */
-  copySparseToSparse(src: Tensor, nonBlocking?: boolean): Tensor
-  copySparseToSparse(src: Tensor, options?: { nonBlocking?: boolean }): Tensor
-  /**
    * aten::copysign.Scalar(Tensor self, Scalar other) -> Tensor
    * aten::copysign.Tensor(Tensor self, Tensor other) -> Tensor
    */
@@ -3125,7 +3120,6 @@ installMethods({
   convTbc: ['aten::conv_tbc', ''],
   copy: ['aten::copy', ''],
   copy_: ['aten::copy_', ''],
-  copySparseToSparse: ['aten::copy_sparse_to_sparse', ''],
   copysign: ['aten::copysign', 'Scalar,Tensor'],
   copysign_: ['aten::copysign_', 'Scalar,Tensor'],
   corrcoef: ['aten::corrcoef', ''],
@@ -4677,13 +4671,6 @@ export const copy_ = asFunction<{
   (self: Tensor, src: Tensor, nonBlocking?: boolean): Tensor
   (self: Tensor, src: Tensor, options?: { nonBlocking?: boolean }): Tensor
 }>('copy_', 'aten::copy_', [''])
-/**
- * aten::copy_sparse_to_sparse(Tensor self, Tensor src, bool non_blocking=False) -> Tensor
- */
-export const copySparseToSparse = asFunction<{
-  (self: Tensor, src: Tensor, nonBlocking?: boolean): Tensor
-  (self: Tensor, src: Tensor, options?: { nonBlocking?: boolean }): Tensor
-}>('copySparseToSparse', 'aten::copy_sparse_to_sparse', [''])
 /**
  * aten::copysign.Scalar(Tensor self, Scalar other) -> Tensor
  * aten::copysign.Tensor(Tensor self, Tensor other) -> Tensor
@@ -8601,13 +8588,6 @@ export const zerosLike = asFunction<{
 
 /** torch.linalg */
 export const linalg = {
-  /**
-   * aten::linalg__powsum(Tensor self, Scalar ord=2, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
-   */
-  _powsum: asFunction<{
-    (self: Tensor, ord?: Scalar, dim?: number | readonly number[] | null, keepdim?: boolean, options?: { dtype?: DType | null }): Tensor
-    (self: Tensor, options?: { ord?: Scalar; dim?: number | readonly number[] | null; keepdim?: boolean; dtype?: DType | null }): Tensor
-  }>('linalg._powsum', 'aten::linalg__powsum', ['']),
   /**
    * aten::linalg_cholesky(Tensor self, *, bool upper=False) -> Tensor
    */

@@ -22,14 +22,13 @@ export class Overload {
   constructor(
     readonly text: string,
     readonly description: OperatorDescription,
-    name: string,
   ) {
     this.id = description.id
     this.returns = description.returns
     this.positional = description.arguments.filter((argument) => !argument.keywordOnly)
     this.names = description.arguments.map((argument) => camelCase(argument.name))
     this.isFactory = this.names.includes('pinMemory') && this.names.includes('dtype')
-    this.guard = guardOf(name, this.names)
+    this.guard = guardOf(text, this.names)
   }
 
   /** Whether positional arguments of these kinds, and keywords of these names and kinds, fit. */

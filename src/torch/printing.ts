@@ -57,7 +57,9 @@ export function setPrintOptions(options: PrintOptions): Required<PrintOptions> {
   count('linewidth', Number.POSITIVE_INFINITY)
   if (options.sciMode !== undefined) {
     if (options.sciMode !== null && typeof options.sciMode !== 'boolean') {
-      throw new TypeError(`setPrintOptions: expected sciMode to be a boolean or null, but received ${String(options.sciMode)}`)
+      throw new TypeError(
+        `setPrintOptions: expected sciMode to be a boolean or null, but received ${String(options.sciMode)}`,
+      )
     }
     changed.sciMode = options.sciMode
   }
@@ -97,7 +99,9 @@ export function fixed(value: number, precision: number): string {
   const size = Math.abs(value)
   // from 2^53 on a double is whole, and from 1e21 on toFixed() leaves the notation
   const [whole, fraction] =
-    size >= 2 ** 53 ? [BigInt(size).toString(), '0'.repeat(exactDigits)] : (size.toFixed(exactDigits).split('.') as [string, string])
+    size >= 2 ** 53
+      ? [BigInt(size).toString(), '0'.repeat(exactDigits)]
+      : (size.toFixed(exactDigits).split('.') as [string, string])
   const digits = roundHalfEven(whole + fraction.slice(0, precision), fraction.slice(precision))
     .toString()
     .padStart(precision + 1, '0')
@@ -110,7 +114,9 @@ export function scientific(value: number, precision: number): string {
   if (!Number.isFinite(value)) return nonFinite(value)
   const [mantissa, power] = Math.abs(value).toExponential(exactDigits).split('e') as [string, string]
   const digits = mantissa.replace('.', '')
-  let rounded = roundHalfEven(digits.slice(0, precision + 1), digits.slice(precision + 1)).toString().padStart(precision + 1, '0')
+  let rounded = roundHalfEven(digits.slice(0, precision + 1), digits.slice(precision + 1))
+    .toString()
+    .padStart(precision + 1, '0')
   let exponent = Number(power)
   if (rounded.length > precision + 1) {
     rounded = rounded.slice(0, -1)
@@ -179,7 +185,8 @@ function elementColumns(values: TypedArray, dtype: string): { width: number; for
       },
     }
   }
-  if (dtype.startsWith('float') || dtype === 'bfloat16') return floatColumn(values.length, (index) => Number(values[index]))
+  if (dtype.startsWith('float') || dtype === 'bfloat16')
+    return floatColumn(values.length, (index) => Number(values[index]))
   if (dtype === 'bool') return wordColumn(values.length, (index) => (values[index] === 0 ? 'False' : 'True'))
   return wordColumn(values.length, (index) => String(values[index]))
 }
@@ -217,7 +224,10 @@ function contents(handle: Handle, indent: number): string {
   const { edgeitems, linewidth, threshold } = current
   const summarize = count > threshold
   if (summarize && edgeitems === 0) return '[...]'
-  const column = elementColumns(summarize ? readShown(handle, shape) : native.toTypedArray(handle), native.dtype(handle))
+  const column = elementColumns(
+    summarize ? readShown(handle, shape) : native.toTypedArray(handle),
+    native.dtype(handle),
+  )
   const perLine = Math.max(1, Math.floor((linewidth - indent - (shape.length - 1)) / (column.width + 2)))
   let position = 0
   const build = (dimension: number): string => {
@@ -232,7 +242,8 @@ function contents(handle: Handle, indent: number): string {
     const left = ' '.repeat(indent + dimension + 1)
     if (!isLast) return `[${parts.join(`,${'\n'.repeat(shape.length - dimension - 1)}${left}`)}]`
     const lines: string[] = []
-    for (let start = 0; start < parts.length; start += perLine) lines.push(parts.slice(start, start + perLine).join(', '))
+    for (let start = 0; start < parts.length; start += perLine)
+      lines.push(parts.slice(start, start + perLine).join(', '))
     return `[${lines.join(`,\n${left}`)}]`
   }
   return build(0)
@@ -279,7 +290,9 @@ function describe(handle: Handle): string {
   const indent = prefix.length
   const isMeta = device.startsWith('meta')
   const defaultDtype = native.defaultDtype()
-  const isDefault = [defaultDtype, defaultDtype === 'float64' ? 'complex128' : 'complex64', 'int64', 'bool'].includes(dtype)
+  const isDefault = [defaultDtype, defaultDtype === 'float64' ? 'complex128' : 'complex64', 'int64', 'bool'].includes(
+    dtype,
+  )
   if (device !== 'cpu') suffixes.push(`device='${device}'`)
   let text: string
   if (layout.startsWith('sparse')) {
@@ -335,6 +348,9 @@ export function formatTensor(tensor: Tensor): string {
   native.enterScope()
   try {
     return describe(handle)
+  } catch {
+    // quantised and nested tensors, which have no values here; what prints must not throw
+    return `tensor(..., dtype=torch.${native.dtype(handle)})`
   } finally {
     native.exitScope(undefined)
     native.setGradEnabled(gradBefore)

@@ -25,8 +25,13 @@ export function stackOf(handle: Handle): string | undefined {
   return (stacks ?? lastStacks)?.get(handle)
 }
 
+/** Those under the finalizer by track(): a tensor may leave many scopes, and each entry takes memory. */
+const tracked = new WeakSet<Tensor>()
+
 /** @internal Puts a tensor that no scope frees under the finalizer. */
 export function track(tensor: Tensor): void {
+  if (tracked.has(tensor)) return
+  tracked.add(tensor)
   finalizers.register(tensor, tensor.handle)
 }
 
@@ -44,7 +49,8 @@ export function wrap(handle: Handle): Tensor {
 /** @internal The handle of what must be a tensor. */
 export function handleOf(value: unknown, operation: string, argument: string): Handle {
   if (value instanceof Tensor) return value.handle
-  const given = value === null || typeof value !== 'object' ? String(value) : Array.isArray(value) ? 'an array' : 'an object'
+  const given =
+    value === null || typeof value !== 'object' ? String(value) : Array.isArray(value) ? 'an array' : 'an object'
   throw new TypeError(`${operation}: expected ${argument} to be a Tensor, but received ${given}`)
 }
 
@@ -274,16 +280,27 @@ export class Tensor implements Disposable {
    * @example x.to('cuda'); x.to('bfloat16'); x.to({ device: 'cuda', dtype: 'float16', nonBlocking: true })
    */
   to(target: Device | DType | ToOptions | Tensor, options: ToOptions = {}): Tensor {
-    const wanted: ToOptions =
-      typeof target === 'string'
-        ? { ...options, ...(target in dtypeBytes ? { dtype: target as DType } : { device: target as Device }) }
-        : target instanceof Tensor
-          ? { ...options, dtype: target.dtype, device: target.device as Device }
-          : { ...target, ...options }
-    return this.convert(wanted)
+    if (typeof target === 'string') {
+      return this.convert({
+        ...options,
+        ...(target in dtypeBytes ? { dtype: target as DType } : { device: target as Device }),
+      })
+    }
+    if (typeof target !== 'object' || target === null) {
+      throw new TypeError(`to: expected a dtype, a device, options or a Tensor, but received ${String(target)}`)
+    }
+    if (target instanceof Tensor) {
+      return this.convert({ ...options, dtype: target.dtype, device: target.device as Device })
+    }
+    return this.convert({ ...target, ...options })
   }
 
-  private convert({ dtype, device, nonBlocking = false, copy = false, memoryFormat }: ToOptions): Tensor {
+  private convert({ dtype, device, nonBlocking = false, copy = false, memoryFormat, ...others }: ToOptions): Tensor {
+    for (const name in others) {
+      throw new TypeError(
+        `to: expected the options dtype, device, nonBlocking, copy and memoryFormat, but received ${name}`,
+      )
+    }
     return operators().cast(this, { dtype, device, nonBlocking, copy, memoryFormat })
   }
 
@@ -414,11 +431,23 @@ export class Tensor implements Disposable {
    * place. Tensors that it makes are freed when it returns.
    */
   registerHook(hook: (gradient: Tensor) => Tensor | undefined | null | void): Removable {
+    if (typeof hook !== 'function') {
+      throw new TypeError(`registerHook: expected the hook to be a function, but received ${String(hook)}`)
+    }
+    let isActive = true
     const position = native.registerHook(this.handle, ([gradient]) => {
+      if (!isActive) return undefined
       const changed = hook(new Tensor(gradient))
-      return changed === undefined || changed === null ? undefined : [handleOf(changed, 'registerHook', 'what the hook returns')]
+      if (changed === undefined || changed === null) return undefined
+      return [handleOf(changed, 'registerHook', 'what the hook returns')]
     })
-    return { remove: () => native.removeHook(this.handle, position) }
+    return {
+      remove: () => {
+        // the graph may still hold a tensor that was disposed of here: the flag reaches its hook too
+        if (isActive && this.isAlive) native.removeHook(this.handle, position)
+        isActive = false
+      },
+    }
   }
 
   // Life

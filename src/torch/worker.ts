@@ -17,5 +17,9 @@ export function send(tensor: Tensor): TensorToken {
 
 /** @throws RangeError where the token was collected before, or its sender has ended */
 export function receive(token: TensorToken): Tensor {
-  return wrap(native.receiveTensor(token?.cleftTensor))
+  const value: unknown = token?.cleftTensor
+  if (typeof value !== 'bigint' || value !== BigInt.asUintN(64, value)) {
+    throw new TypeError(`receive: expected a token that send() made, but received ${String(value)}`)
+  }
+  return wrap(native.receiveTensor(value))
 }

@@ -51,7 +51,11 @@ describe('tensor', () => {
   it('follows the default dtype for plain and complex numbers only', () => {
     torch.setDefaultDtype('float64')
     expect(read(torch.tensor([1, 2.5]))).toEqual({ shape: [2], dtype: 'float64', values: [1, 2.5] })
-    expect(read(torch.tensor({ re: 0.1, im: 0 }))).toEqual({ shape: [], dtype: 'complex128', values: { re: 0.1, im: 0 } })
+    expect(read(torch.tensor({ re: 0.1, im: 0 }))).toEqual({
+      shape: [],
+      dtype: 'complex128',
+      values: { re: 0.1, im: 0 },
+    })
     expect(read(torch.tensor([1n])).dtype).toBe('int64')
     expect(read(torch.tensor(new Float32Array([1]))).dtype).toBe('float32')
   })
@@ -68,7 +72,14 @@ describe('tensor', () => {
     ['uint16', [65535], [65535]],
     ['uint32', [4294967295], [4294967295]],
     ['bool', [0, 1, 2.5, true], [false, true, true, true]],
-    ['complex64', [1, { re: 0, im: -1 }], [{ re: 1, im: 0 }, { re: 0, im: -1 }]],
+    [
+      'complex64',
+      [1, { re: 0, im: -1 }],
+      [
+        { re: 1, im: 0 },
+        { re: 0, im: -1 },
+      ],
+    ],
     ['complex128', [[0.1]], [[{ re: 0.1, im: 0 }]]],
     ['float32', [1n, true, 2], [1, 1, 2]],
     ['int64', [true, 2, 3n], [1, 2, 3]],
@@ -95,7 +106,12 @@ describe('tensor', () => {
     ['2^31 in int32', [2 ** 31], 'int32', /from -2147483648 to 2147483647/],
     ['2^63 in int64', [2n ** 63n], 'int64', /from -9223372036854775808 to 9223372036854775807/],
     ['2^63 without dtype', [2n ** 63n], undefined, /from -9223372036854775808/],
-    ['an unsafe number in int64', [2 ** 53], 'int64', /^tensor: expected safe whole numbers, but received 9007199254740992; give it as a bigint/],
+    [
+      'an unsafe number in int64',
+      [2 ** 53],
+      'int64',
+      /^tensor: expected safe whole numbers, but received 9007199254740992; give it as a bigint/,
+    ],
     ['a fraction in int64', [1.5], 'int64', /^tensor: expected whole numbers for dtype int64, but received 1.5/],
     ['not a number in int32', [Number.NaN], 'int32', /expected whole numbers for dtype int32, but received NaN/],
   ])('refuses %s', (_, data, dtype, message) => {
@@ -109,10 +125,24 @@ describe('tensor', () => {
     ['null', [null], /but received null/],
     ['undefined', [undefined], /but received undefined/],
     ['a function', () => 1, /but received function/],
+    ['parts that are no numbers', { re: '1', im: 2 }, /but received object/],
+    ['half a complex number', [{ re: 1 }], /but received object/],
+    ['a hole', Object.assign([1, 2, 3], { length: 4 }), /but received undefined/],
     ['bigints among numbers', [1n, 2], /expected data of one kind, but received bigints among numbers/],
   ])('refuses %s', (_, data, message) => {
     expect(() => torch.tensor(data as torch.TensorData)).toThrow(TypeError)
     expect(() => torch.tensor(data as torch.TensorData)).toThrow(message)
+  })
+
+  it('refuses an array inside itself', () => {
+    const endless: unknown[] = []
+    endless.push(endless)
+    expect(() => torch.tensor(endless as unknown as torch.TensorData)).toThrow(RangeError)
+    expect(() => torch.tensor(endless as unknown as torch.TensorData)).toThrow(
+      'tensor: expected at most 128 nested arrays, but received more',
+    )
+    const later = [1, endless]
+    expect(() => torch.tensor(later as unknown as torch.TensorData)).toThrow(RangeError)
   })
 
   it('refuses complex numbers where a real dtype is said', () => {
@@ -169,7 +199,9 @@ describe('fromTypedArray', () => {
         [4, 5, 6],
       ],
     })
-    expect(read(torch.fromTypedArray(new Uint8Array([1, 2]), [2], { dtype: 'float64' }))).toMatchObject({ dtype: 'float64' })
+    expect(read(torch.fromTypedArray(new Uint8Array([1, 2]), [2], { dtype: 'float64' }))).toMatchObject({
+      dtype: 'float64',
+    })
     expect(read(torch.fromTypedArray(new Float32Array([5]), []))).toMatchObject({ shape: [], values: 5 })
   })
 
@@ -199,10 +231,14 @@ describe('fromTypedArray', () => {
 
   it('refuses shapes of another number of elements', () => {
     expect(() => torch.fromTypedArray(new Float32Array(5), [2, 3])).toThrow(RangeError)
-    expect(() => torch.fromTypedArray(new Float32Array(5), [2, 3])).toThrow('expected 6 elements for the shape [2, 3], but received 5')
+    expect(() => torch.fromTypedArray(new Float32Array(5), [2, 3])).toThrow(
+      'expected 6 elements for the shape [2, 3], but received 5',
+    )
     expect(() => torch.fromTypedArray(new Float32Array(1), [-1])).toThrow(RangeError)
     expect(() => torch.fromTypedArray(new Float32Array(1), [2 ** 40, 2 ** 40])).toThrow(RangeError)
-    expect(() => torch.fromTypedArray(new DataView(new ArrayBuffer(4)) as unknown as Float32Array, [1])).toThrow(TypeError)
+    expect(() => torch.fromTypedArray(new DataView(new ArrayBuffer(4)) as unknown as Float32Array, [1])).toThrow(
+      TypeError,
+    )
   })
 })
 
@@ -289,7 +325,9 @@ describe('factories of ATen', () => {
     expect(() => zeros([2.5])).toThrow(/^zeros: expected size to be a safe whole number, but received 2.5/)
     expect(() => zeros([Number.NaN])).toThrow(RangeError)
     expect(() => zeros(['2'])).toThrow(TypeError)
-    expect(() => zeros([2], { dtype: 'float31' })).toThrow(/^zeros: expected dtype to be a dtype .* but received 'float31'/)
+    expect(() => zeros([2], { dtype: 'float31' })).toThrow(
+      /^zeros: expected dtype to be a dtype .* but received 'float31'/,
+    )
     expect(() => zeros([2], { device: 'gpu' })).toThrow(/^zeros: expected device to be a device .* but received 'gpu'/)
     expect(() => zeros([2], { layout: 'dense' })).toThrow(/^zeros: expected layout/)
     expect(() => zeros([2], { size: 3 })).toThrow(TypeError)

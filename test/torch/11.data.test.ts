@@ -84,7 +84,9 @@ describe('toTypedArrayAsync', () => {
 
   it('several at once, of views too', async () => {
     using tensor = torch.arange(6).view(2, 3)
-    const promises = torch.scope(() => [tensor.t(), tensor.at(1), tensor.at('...', 0)].map((each) => each.toTypedArrayAsync()))
+    const promises = torch.scope(() =>
+      [tensor.t(), tensor.at(1), tensor.at('...', 0)].map((each) => each.toTypedArrayAsync()),
+    )
     const values = (await Promise.all(promises)).map((each) => [...each].map(Number))
     expect(values).toEqual([
       [0, 3, 1, 4, 2, 5],
@@ -137,7 +139,9 @@ describe('item', () => {
   it('refuses what is not one number', () => {
     inScope(() => {
       expect(() => torch.zeros([2]).item()).toThrow(RangeError)
-      expect(() => torch.zeros([2]).item()).toThrow(/^item: expected a tensor of one element, but received one of shape \[2\]/)
+      expect(() => torch.zeros([2]).item()).toThrow(
+        /^item: expected a tensor of one element, but received one of shape \[2\]/,
+      )
       expect(() => torch.zeros([0]).item()).toThrow(RangeError)
       expect(() => torch.tensor(2n ** 60n).item()).toThrow('use itemBigInt()')
       expect(() => torch.tensor({ re: 1, im: 0 }).item()).toThrow('use itemComplex()')
@@ -202,15 +206,9 @@ describe('to', () => {
       expect(x.to({ dtype: 'float64' }).dtype).toBe('float64')
       expect(x.to('meta').device).toBe('meta')
       expect(x.to(torch.zeros([1], { dtype: 'int8' })).dtype).toBe('int8')
-      expect([x.double(), x.half(), x.bfloat16(), x.long(), x.int(), x.bool(), x.float()].map((each) => each.dtype)).toEqual([
-        'float64',
-        'float16',
-        'bfloat16',
-        'int64',
-        'int32',
-        'bool',
-        'float32',
-      ])
+      expect(
+        [x.double(), x.half(), x.bfloat16(), x.long(), x.int(), x.bool(), x.float()].map((each) => each.dtype),
+      ).toEqual(['float64', 'float16', 'bfloat16', 'int64', 'int32', 'bool', 'float32'])
     })
   })
 

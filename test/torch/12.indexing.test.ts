@@ -84,7 +84,9 @@ describe('slice', () => {
   it('refuses steps below one and words that are none', () => {
     using x = torch.arange(7)
     expect(() => x.at('::0')).toThrow(RangeError)
-    expect(() => x.at(torch.slice(null, null, -1))).toThrow(/^at: expected the step of a slice to be greater than zero; use flip/)
+    expect(() => x.at(torch.slice(null, null, -1))).toThrow(
+      /^at: expected the step of a slice to be greater than zero; use flip/,
+    )
     expect(() => x.at('::-1')).toThrow(Error)
     for (const text of ['', 'a', '1', '1;2', '1:2:3:4', '-:2', '1.5:']) {
       expect(() => x.at(text), text).toThrow(TypeError)

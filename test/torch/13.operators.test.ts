@@ -23,7 +23,12 @@ describe('overloads', () => {
       expect(x.clamp(torch.tensor([2, 0])).toArray()).toEqual([2, 2])
       expect(x.to('float64').std({ correction: 0 }).item()).toBe(0.5)
       expect(x.split(1).length).toBe(2)
-      expect(torch.arange(6).split([1, 5]).map((each) => each.numel())).toEqual([1, 5])
+      expect(
+        torch
+          .arange(6)
+          .split([1, 5])
+          .map((each) => each.numel()),
+      ).toEqual([1, 5])
     })
   })
 
@@ -163,7 +168,12 @@ describe('several outputs', () => {
         [0, 1, 2],
         [3, 4],
       ])
-      expect(torch.arange(2).unbind().map((each) => each.item())).toEqual([0, 1])
+      expect(
+        torch
+          .arange(2)
+          .unbind()
+          .map((each) => each.item()),
+      ).toEqual([0, 1])
       expect(torch.meshgrid([torch.arange(2), torch.arange(3)], { indexing: 'ij' }).map((each) => each.shape)).toEqual([
         [2, 3],
         [2, 3],
@@ -206,7 +216,14 @@ describe('sizes', () => {
   it('take one number for both of int[2]', () => {
     inScope(() => {
       const image = torch.arange(16, { dtype: 'float32' }).view(1, 1, 4, 4)
-      expect(torch.maxPool2d(image, 2).toArray()).toEqual([[[[5, 7], [13, 15]]]])
+      expect(torch.maxPool2d(image, 2).toArray()).toEqual([
+        [
+          [
+            [5, 7],
+            [13, 15],
+          ],
+        ],
+      ])
       expect(torch.maxPool2d(image, [2, 4]).toArray()).toEqual([[[[7], [15]]]])
       expect(torch.conv2d(image, torch.ones([1, 1, 3, 3]), null, 1, 1).shape).toEqual([1, 1, 4, 4])
       expect(torch.conv2d(image, torch.ones([1, 1, 3, 3]), { padding: 'same' }).shape).toEqual([1, 1, 4, 4])
@@ -284,8 +301,16 @@ describe('Scalars', () => {
 describe('wrong arguments', () => {
   it.each<[string, (x: torch.Tensor) => unknown, RegExp]>([
     ['none', (x) => (x.add.bind(x) as Untyped)(), /^add: expected add\(self: Tensor, other: /],
-    ['too many', (x) => (x.relu.bind(x) as Untyped)(1), /^relu: expected relu\(self: Tensor\), but received \(a Tensor, a number\)/],
-    ['a string for a tensor', (x) => (x.matmul.bind(x) as Untyped)('x'), /^matmul: .*but received \(a Tensor, a string\)/],
+    [
+      'too many',
+      (x) => (x.relu.bind(x) as Untyped)(1),
+      /^relu: expected relu\(self: Tensor\), but received \(a Tensor, a number\)/,
+    ],
+    [
+      'a string for a tensor',
+      (x) => (x.matmul.bind(x) as Untyped)('x'),
+      /^matmul: .*but received \(a Tensor, a string\)/,
+    ],
     ['null for a tensor', (x) => (x.matmul.bind(x) as Untyped)(null), /^matmul: .*but received \(a Tensor, null\)/],
     ['undefined for a tensor', (x) => (x.matmul.bind(x) as Untyped)(undefined), /^matmul: /],
     ['a function', (x) => (x.add.bind(x) as Untyped)(() => 1), /^add: .*a function/],
@@ -333,7 +358,9 @@ describe('callOperator', () => {
 
   it('says what is not there', () => {
     expect(() => torch.callOperator('aten::nothing_like_it')).toThrow(TypeError)
-    expect(() => torch.callOperator('aten::nothing_like_it')).toThrow(/^aten::nothing_like_it: expected libtorch .* to have the operator/)
+    expect(() => torch.callOperator('aten::nothing_like_it')).toThrow(
+      /^aten::nothing_like_it: expected libtorch .* to have the operator/,
+    )
     expect(() => torch.callOperator('aten::add.Nonsense', 1)).toThrow(TypeError)
     expect(() => torch.callOperator('x' as `${string}::${string}`)).toThrow(TypeError)
   })

@@ -30,7 +30,9 @@ describe('backward', () => {
       expect(() => x.mul(2).backward()).toThrow(/grad can be implicitly created only for scalar outputs/)
       expect(() => x.mul(2).backward(torch.ones([3]))).toThrow(torch.TorchError)
       expect(() => x.mul(2).backward(1 as unknown as torch.Tensor)).toThrow(TypeError)
-      expect(() => x.mul(2).backward(1 as unknown as torch.Tensor)).toThrow('backward: expected gradient to be a Tensor, but received 1')
+      expect(() => x.mul(2).backward(1 as unknown as torch.Tensor)).toThrow(
+        'backward: expected gradient to be a Tensor, but received 1',
+      )
     })
   })
 
@@ -189,7 +191,9 @@ describe('autograd.grad', () => {
       expect(() => grad(x.mul(2), [x, other])).toThrow(torch.TorchError)
       expect(() => grad(x.mul(2), torch.ones([1]))).toThrow(TypeError)
       expect(() => grad(x.mul(2), torch.ones([1]))).toThrow(/^grad: expected inputs that require a gradient/)
-      expect(() => grad(x.mul(2), [1 as unknown as torch.Tensor])).toThrow('grad: expected inputs to be a Tensor, but received 1')
+      expect(() => grad(x.mul(2), [1 as unknown as torch.Tensor])).toThrow(
+        'grad: expected inputs to be a Tensor, but received 1',
+      )
       expect(() => grad(torch.ones([1]), x)).toThrow(/^grad: expected a tensor that depends on one with requiresGrad/)
     })
   })
@@ -242,9 +246,15 @@ describe('modes', () => {
   })
 
   it('refuse asynchronous functions and leave the mode', async () => {
-    for (const [name, mode] of Object.entries({ noGrad: torch.noGrad, enableGrad: torch.enableGrad, inferenceMode: torch.inferenceMode })) {
+    for (const [name, mode] of Object.entries({
+      noGrad: torch.noGrad,
+      enableGrad: torch.enableGrad,
+      inferenceMode: torch.inferenceMode,
+    })) {
       expect(() => mode(async () => 1), name).toThrow(TypeError)
-      expect(() => mode(() => Promise.reject(new Error('unheard'))), name).toThrow(`${name}: expected a synchronous function`)
+      expect(() => mode(() => Promise.reject(new Error('unheard'))), name).toThrow(
+        `${name}: expected a synchronous function`,
+      )
       expect(torch.isGradEnabled()).toBe(true)
     }
   })
@@ -332,6 +342,20 @@ describe('hooks', () => {
     })
   })
 
+  it('are removed also where their tensor was disposed of', () => {
+    inScope(() => {
+      const x = torch.ones([1], { requiresGrad: true })
+      const y = x.mul(2)
+      const removable = y.registerHook((gradient) => gradient.mul(10))
+      const z = y.mul(3)
+      y.dispose()
+      removable.remove()
+      removable.remove()
+      z.backward()
+      expect(x.grad!.item()).toBe(6)
+    })
+  })
+
   it('free what they make, and keep what they return', () => {
     inScope(() => {
       const x = torch.ones([1], { requiresGrad: true })
@@ -398,7 +422,9 @@ describe('hooks', () => {
       const x = torch.ones([2], { requiresGrad: true })
       x.registerHook(() => 5 as unknown as torch.Tensor)
       expect(() => x.mul(2).sum().backward()).toThrow(TypeError)
-      expect(() => x.mul(2).sum().backward()).toThrow('registerHook: expected what the hook returns to be a Tensor, but received 5')
+      expect(() => x.mul(2).sum().backward()).toThrow(
+        'registerHook: expected what the hook returns to be a Tensor, but received 5',
+      )
     })
   })
 

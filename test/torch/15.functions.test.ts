@@ -153,7 +153,10 @@ describe('a function of the user', () => {
       const x = torch.tensor([3, 1, 2], { requiresGrad: true })
       const [values, mask, indices] = Sorted.apply(x)
       expect([values!.requiresGrad, mask!.requiresGrad, indices!.requiresGrad]).toEqual([true, false, false])
-      values!.mul(torch.tensor([1, 10, 100])).sum().backward()
+      values!
+        .mul(torch.tensor([1, 10, 100]))
+        .sum()
+        .backward()
       expect(x.grad!.toArray()).toEqual([100, 1, 10])
     })
   })
@@ -294,10 +297,15 @@ describe('a function of the user', () => {
     }
     inScope(() => {
       const a = torch.ones([2], { requiresGrad: true })
-      const run = () => Loose.apply(a, torch.ones([2])).sum().backward()
+      const run = () =>
+        Loose.apply(a, torch.ones([2]))
+          .sum()
+          .backward()
       result = [torch.ones([2])]
       expect(run).toThrow(TypeError)
-      expect(run).toThrow('Function.backward: expected a gradient or null for each of the 2 tensor arguments, but received 1')
+      expect(run).toThrow(
+        'Function.backward: expected a gradient or null for each of the 2 tensor arguments, but received 1',
+      )
       result = [torch.ones([3]), null]
       expect(run).toThrow(/invalid gradient|expected shape/)
       result = undefined

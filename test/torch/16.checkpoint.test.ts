@@ -79,7 +79,10 @@ describe('checkpoint', () => {
       const [expected] = grad(run(x).sum(), weight)
       checkpoint(run, [x]).sum().backward()
       expect(weight.grad!.equal(expected!)).toBe(true)
-      const [alone] = grad(checkpoint(() => weight.mul(weight).sum(), []), weight)
+      const [alone] = grad(
+        checkpoint(() => weight.mul(weight).sum(), []),
+        weight,
+      )
       expect(alone!.allclose(weight.mul(2))).toBe(true)
     })
   })
@@ -110,10 +113,13 @@ describe('checkpoint', () => {
       const x = torch.ones([1], { requiresGrad: true })
       expect(torch.noGrad(() => checkpoint(counted, [x])).requiresGrad).toBe(false)
       checkpoint(counted, [torch.ones([1])])
-      const sum = checkpoint((y: torch.Tensor) => {
-        runs += 1
-        return y.add(1)
-      }, [x])
+      const sum = checkpoint(
+        (y: torch.Tensor) => {
+          runs += 1
+          return y.add(1)
+        },
+        [x],
+      )
       sum.backward()
       expect(runs).toBe(3)
     })
@@ -167,10 +173,13 @@ describe('checkpoint', () => {
     inScope(() => {
       let runs = 0
       const x = torch.tensor([3], { requiresGrad: true })
-      const y = checkpoint((input: torch.Tensor) => {
-        runs += 1
-        return input.mul(input).exp().log()
-      }, [x])
+      const y = checkpoint(
+        (input: torch.Tensor) => {
+          runs += 1
+          return input.mul(input).exp().log()
+        },
+        [x],
+      )
       y.backward(null, { retainGraph: true })
       y.backward(null, { retainGraph: true })
       y.backward()
@@ -203,29 +212,90 @@ describe('checkpoint', () => {
     })
   })
 
+  it('under autocast: keeps no casts of weights that change', () => {
+    inScope(() => {
+      const weight = torch.ones([2, 2], { requiresGrad: true })
+      const x = torch.ones([1, 2])
+      const seen: number[] = []
+      for (let step = 0; step < 3; step += 1) {
+        const y = torch.autocast({ dtype: 'bfloat16' }, () =>
+          checkpoint((input: torch.Tensor) => input.matmul(weight), [x]),
+        )
+        seen.push(y.at(0, 0).item())
+        y.sum().backward()
+        torch.noGrad(() => weight.mul_(2))
+      }
+      expect(seen).toEqual([2, 4, 8])
+    })
+  })
+
+  it('of a function that takes gradients itself', () => {
+    inScope(() => {
+      const x = torch.tensor([2], { requiresGrad: true })
+      const slope = (input: torch.Tensor) => grad(input.pow(3).sum(), input, { createGraph: true })[0]!.mul(input)
+      const y = checkpoint(slope, [x])
+      expect(y.item()).toBe(24)
+      y.backward()
+      expect(x.grad!.item()).toBe(36)
+    })
+  })
+
+  it('finds inputs that were changed in place since', () => {
+    inScope(() => {
+      const x = torch.tensor([3], { requiresGrad: true })
+      const between = x.mul(1)
+      const y = checkpoint((input: torch.Tensor) => input.mul(input), [between])
+      between.add_(1)
+      expect(() => y.backward()).toThrow(TypeError)
+      expect(() => y.backward()).toThrow(/^checkpoint: expected input 0 to be as it was when the function ran first/)
+    })
+  })
+
+  it('keeps inputs that were disposed of since', () => {
+    inScope(() => {
+      const x = torch.tensor([3], { requiresGrad: true })
+      const between = x.mul(1)
+      const y = checkpoint((input: torch.Tensor) => input.mul(input), [between])
+      between.dispose()
+      y.backward()
+      expect(x.grad!.item()).toBe(6)
+    })
+  })
+
   it('is found out where the function is another the second time', () => {
     inScope(() => {
       const x = torch.ones([3], { requiresGrad: true })
       let runs = 0
-      const more = checkpoint((y: torch.Tensor) => {
-        runs += 1
-        return runs === 1 ? y.mul(y) : y.mul(y).exp().sin()
-      }, [x])
+      const more = checkpoint(
+        (y: torch.Tensor) => {
+          runs += 1
+          return runs === 1 ? y.mul(y) : y.mul(y).exp().sin()
+        },
+        [x],
+      )
       expect(() => more.sum().backward()).toThrow(TypeError)
       runs = 0
       expect(() =>
-        checkpoint((y: torch.Tensor) => {
-          runs += 1
-          return runs === 1 ? y.mul(y).exp() : y.mul(1)
-        }, [x])
+        checkpoint(
+          (y: torch.Tensor) => {
+            runs += 1
+            return runs === 1 ? y.mul(y).exp() : y.mul(1)
+          },
+          [x],
+        )
           .sum()
           .backward(),
-      ).toThrow(/^checkpoint: expected the function to save \d tensors when it ran again, as it did at first, but it saved \d/)
+      ).toThrow(
+        /^checkpoint: expected the function to save \d tensors when it ran again, as it did at first, but it saved \d/,
+      )
       runs = 0
-      const otherShape = checkpoint((y: torch.Tensor) => {
-        runs += 1
-        return runs === 1 ? y.exp() : torch.cat([y, y]).exp().at(':3')
-      }, [x])
+      const otherShape = checkpoint(
+        (y: torch.Tensor) => {
+          runs += 1
+          return runs === 1 ? y.exp() : torch.cat([y, y]).exp().at(':3')
+        },
+        [x],
+      )
       expect(() => otherShape.sum().backward()).toThrow(/^checkpoint: expected/)
       // and what follows is not disturbed
       const good = checkpoint((y: torch.Tensor) => y.mul(y), [x])
@@ -276,6 +346,12 @@ describe('checkpoint', () => {
       }
       expect(() => checkpoint((async () => x) as never, [])).toThrow(TypeError)
       expect(() => checkpoint((y: torch.Tensor) => y, [1 as unknown as torch.Tensor])).toThrow(TypeError)
+      expect(() => checkpoint((y: torch.Tensor) => y, x as unknown as [torch.Tensor])).toThrow(
+        'checkpoint: expected inputs to be an array of Tensors',
+      )
+      expect(() => checkpoint(5 as unknown as () => torch.Tensor, [])).toThrow(
+        'checkpoint: expected a function, but received 5',
+      )
     })
   })
 

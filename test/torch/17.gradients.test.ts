@@ -6,10 +6,12 @@ type Operation = (...inputs: torch.Tensor[]) => torch.Tensor | readonly torch.Te
 
 /** Random numbers that are not near zero, where some functions have no derivative. */
 function awayFromZero(shape: readonly number[], seed = 0): torch.Tensor {
-  return torch.noGrad(() => {
-    const x = randomDouble(shape, seed)
-    return x.add(x.sign().mul(0.3))
-  }).requiresGrad_()
+  return torch
+    .noGrad(() => {
+      const x = randomDouble(shape, seed)
+      return x.add(x.sign().mul(0.3))
+    })
+    .requiresGrad_()
 }
 
 const positive = (shape: readonly number[], seed = 0): torch.Tensor =>
@@ -22,7 +24,11 @@ const cases: [string, Operation, () => torch.Tensor[]][] = [
   ['pow', (a, b) => a!.pow(b!), () => [positive([3]), randomDouble([3], 1)]],
   ['matmul', (a, b) => a!.matmul(b!), () => [randomDouble([2, 3]), randomDouble([3, 2], 1)]],
   ['batched matmul', (a, b) => a!.matmul(b!), () => [randomDouble([2, 2, 2]), randomDouble([2, 2], 1)]],
-  ['addmm', (c, a, b) => torch.addmm(c!, a!, b!), () => [randomDouble([2]), randomDouble([2, 3], 1), randomDouble([3, 2], 2)]],
+  [
+    'addmm',
+    (c, a, b) => torch.addmm(c!, a!, b!),
+    () => [randomDouble([2]), randomDouble([2, 3], 1), randomDouble([3, 2], 2)],
+  ],
   ['einsum', (a, b) => torch.einsum('bi,bj->ij', [a!, b!]), () => [randomDouble([2, 2]), randomDouble([2, 3], 1)]],
   ['exp', (x) => x!.exp(), () => [randomDouble([4])]],
   ['log', (x) => x!.log(), () => [positive([4])]],
@@ -44,9 +50,17 @@ const cases: [string, Operation, () => torch.Tensor[]][] = [
   ['norm', (x) => torch.linalg.vectorNorm(x!, 2, [1]), () => [awayFromZero([2, 3])]],
   ['index', (x) => x!.at([1, 1, 0], ':2'), () => [randomDouble([2, 3])]],
   ['gather', (x) => x!.gather(1, torch.tensor([[2n, 0n]])), () => [randomDouble([2, 3])]],
-  ['cat and split', (a, b) => torch.cat([a!, b!], 1).split(2, 1), () => [randomDouble([2, 3]), randomDouble([2, 1], 1)]],
+  [
+    'cat and split',
+    (a, b) => torch.cat([a!, b!], 1).split(2, 1),
+    () => [randomDouble([2, 3]), randomDouble([2, 1], 1)],
+  ],
   ['permute and reshape', (x) => x!.permute(2, 0, 1).reshape(2, -1), () => [randomDouble([2, 1, 3])]],
-  ['where', (a, b) => torch.where(torch.tensor([true, false]), a!, b!), () => [randomDouble([2]), randomDouble([2], 1)]],
+  [
+    'where',
+    (a, b) => torch.where(torch.tensor([true, false]), a!, b!),
+    () => [randomDouble([2]), randomDouble([2], 1)],
+  ],
   ['embedding', (w) => torch.embedding(w!, torch.tensor([1n, 0n, 1n])), () => [randomDouble([3, 2])]],
   [
     'layerNorm',
@@ -65,11 +79,7 @@ const cases: [string, Operation, () => torch.Tensor[]][] = [
     (q, k, v) => torch.scaledDotProductAttention(q!, k!, v!, { isCausal: true }),
     () => [randomDouble([1, 1, 3, 2]), randomDouble([1, 1, 3, 2], 1), randomDouble([1, 1, 3, 2], 2)],
   ],
-  [
-    'crossEntropyLoss',
-    (x) => torch.crossEntropyLoss(x!, torch.tensor([0n, 2n])),
-    () => [randomDouble([2, 3])],
-  ],
+  ['crossEntropyLoss', (x) => torch.crossEntropyLoss(x!, torch.tensor([0n, 2n])), () => [randomDouble([2, 3])]],
   ['mseLoss', (a, b) => torch.mseLoss(a!, b!), () => [randomDouble([3]), randomDouble([3], 1)]],
   ['inverse', (x) => torch.linalg.inv(x!.add(torch.eye(2, { dtype: 'float64' }).mul(4))), () => [randomDouble([2, 2])]],
   [

@@ -45,7 +45,13 @@ describe('scope', () => {
       scope(() => make()),
       scope(() => [make(), [make()]]),
       scope(() => ({ a: make(), b: { c: [make()] } })),
-      scope(() => new Map<unknown, unknown>([['a', make()], [make(), 1]])),
+      scope(
+        () =>
+          new Map<unknown, unknown>([
+            ['a', make()],
+            [make(), 1],
+          ]),
+      ),
       scope(() => new Set([make()])),
       scope(() => Object.assign(Object.create(null), { a: make() })),
     ]
@@ -350,7 +356,18 @@ describe('a tensor', () => {
     using next = torch.zeros([3])
     expect(next.handle).not.toBe(handle)
     expect(() => stale.add(1)).toThrow(TypeError)
-    for (const invented of [0, 1, -1, 0.5, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 53, next.handle + 1, next.handle + 2 ** 22, next.handle + 0.5]) {
+    for (const invented of [
+      0,
+      1,
+      -1,
+      0.5,
+      Number.NaN,
+      Number.POSITIVE_INFINITY,
+      2 ** 53,
+      next.handle + 1,
+      next.handle + 2 ** 22,
+      next.handle + 0.5,
+    ]) {
       const fake = new torch.Tensor(invented)
       expect(() => fake.shape, String(invented)).toThrow(TypeError)
       fake.dispose()

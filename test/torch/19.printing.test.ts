@@ -34,7 +34,12 @@ function decode(value: Encoded, dtype: torch.DType): number | bigint | boolean |
 function build({ shape, dtype, values, arange, after }: PrintingCase): torch.Tensor {
   let tensor =
     arange === undefined
-      ? torch.tensor(values!.map((value) => decode(value, dtype)), { dtype }).reshape(shape)
+      ? torch
+          .tensor(
+            values!.map((value) => decode(value, dtype)),
+            { dtype },
+          )
+          .reshape(shape)
       : torch.arange(arange[0], { dtype: 'float64' }).mul(arange[1]).add(arange[2]).to(dtype).reshape(shape)
   const steps: Record<string, (given: torch.Tensor) => torch.Tensor> = {
     requiresGrad: (given) => given.requiresGrad_(),
@@ -110,6 +115,15 @@ describe('printing', () => {
       expect(huge.toString()).toBe(
         `tensor([${Array.from({ length: 7 }, (_, row) => (row === 3 ? '        ...' : `${row === 0 ? '' : '        '}[1., 1., 1.,  ..., 1., 1., 1.]`)).join(',\n')}])`,
       )
+    })
+  })
+
+  it('does not throw for tensors that have no values here', () => {
+    inScope(() => {
+      const quantized = torch.callOperator('aten::quantize_per_tensor', torch.ones([2]), 0.1, 0, 'qint8')
+      expect(inspect(quantized)).toBe('tensor(..., dtype=torch.qint8)')
+      const nested = torch.callOperator('aten::_nested_tensor_from_tensor_list', [torch.ones([2]), torch.ones([3])])
+      expect(inspect(nested)).toBe('tensor(..., dtype=torch.float32)')
     })
   })
 

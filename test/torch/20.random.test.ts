@@ -66,7 +66,11 @@ describe('the default generator', () => {
     ['2^64', () => torch.manualSeed(2n ** 64n), RangeError],
     ['a state that is none', () => torch.setRngState(5 as unknown as torch.Tensor), TypeError],
     ['a state of floats', () => torch.scope(() => torch.setRngState(torch.zeros([5056]))), TypeError],
-    ['a short state', () => torch.scope(() => torch.setRngState(torch.zeros([3], { dtype: 'uint8' }))), torch.TorchError],
+    [
+      'a short state',
+      () => torch.scope(() => torch.setRngState(torch.zeros([3], { dtype: 'uint8' }))),
+      torch.TorchError,
+    ],
     ['a device that has none', () => torch.initialSeed('nowhere' as torch.Device), RangeError],
   ])('refuses %s', (_, run, kind) => {
     expect(run).toThrow(kind)

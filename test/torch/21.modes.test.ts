@@ -68,7 +68,9 @@ describe('autocast', () => {
   it('refuses what it cannot do', () => {
     const run = () => 1
     expect(() => torch.autocast({ dtype: 'int64' }, run)).toThrow(RangeError)
-    expect(() => torch.autocast({ dtype: 'int64' }, run)).toThrow(/^autocast: expected dtype to be bfloat16, float16 or float32/)
+    expect(() => torch.autocast({ dtype: 'int64' }, run)).toThrow(
+      /^autocast: expected dtype to be bfloat16, float16 or float32/,
+    )
     expect(() => torch.autocast({ device: 'meta' }, run)).toThrow(/^autocast: expected a device that has autocast/)
     expect(() => torch.autocast({}, async () => 1)).toThrow(/^autocast: expected a synchronous function/)
     expect(torch.isAutocastEnabled()).toBe(false)
@@ -85,7 +87,8 @@ describe('threads', () => {
   })
 
   it('refuse numbers that make no sense', () => {
-    for (const count of [0, -1, 1.5, Number.NaN, 1e9]) expect(() => torch.setNumThreads(count), String(count)).toThrow(RangeError)
+    for (const count of [0, -1, 1.5, Number.NaN, 1e9])
+      expect(() => torch.setNumThreads(count), String(count)).toThrow(RangeError)
     expect(() => torch.setNumThreads('2' as unknown as number)).toThrow(TypeError)
     expect(() => torch.setNumThreads(0)).toThrow('setNumThreads: expected threads from 1 to 4096, but received 0')
   })
@@ -97,7 +100,11 @@ describe('the default dtype', () => {
       expect(torch.getDefaultDtype()).toBe('float32')
       torch.setDefaultDtype('float64')
       expect(torch.getDefaultDtype()).toBe('float64')
-      expect([torch.zeros([1]).dtype, torch.tensor([1]).dtype, torch.full([1], 2).dtype]).toEqual(['float64', 'float64', 'float64'])
+      expect([torch.zeros([1]).dtype, torch.tensor([1]).dtype, torch.full([1], 2).dtype]).toEqual([
+        'float64',
+        'float64',
+        'float64',
+      ])
       expect(torch.tensor([1n]).div(2).dtype).toBe('float64')
       torch.setDefaultDtype('bfloat16')
       expect(torch.tensor([0.1]).item()).toBe(0.10009765625)

@@ -58,7 +58,9 @@ describe('worker threads', () => {
 
   it('drop what they sent when they end, and nothing that was collected', () => {
     expect([results.inTransitOfGiver, results.inTransitAfterExit]).toEqual([1, 0])
-    expect(results.afterExit).toMatch(/^RangeError: receive: expected a token that was not collected and whose sender is alive/)
+    expect(results.afterExit).toMatch(
+      /^RangeError: receive: expected a token that was not collected and whose sender is alive/,
+    )
     expect(results.receivedLives).toEqual([1, 2])
   })
 
@@ -74,7 +76,8 @@ describe('worker threads', () => {
   })
 
   it('refuse what is no token', () => {
-    for (const each of results.wrongTokens) expect(each).toMatch(/^TypeError: receive: expected a token that send\(\) made/)
+    for (const each of results.wrongTokens)
+      expect(each).toMatch(/^TypeError: receive: expected a token that send\(\) made/)
   })
 })
 

@@ -55,24 +55,26 @@ export function gradcheck(
     // all differences first: changing an input in place would spoil a graph that saved it
     const isFloating = torch.scope(() => outputsOf().map((output) => output.dtype.startsWith('float')))
     const differences = isFloating.map((floating, outputIndex) =>
-      !floating ? [] : differentiable.map((input) => {
-        const columns: number[][] = []
-        for (let entry = 0; entry < input.numel(); entry += 1) {
-          const sides = [step, -step].map((change) =>
-            torch.scope(() => {
-              const flat = input.detach().view(-1)
-              const before = flat.at(entry).item()
-              flat.setAt(entry, torch.tensor(before + change, { dtype: 'float64' }))
-              // a function may take gradients inside (of higher order), so recording stays on
-              const values = numbersOf(outputsOf()[outputIndex]!)
-              flat.setAt(entry, torch.tensor(before, { dtype: 'float64' }))
-              return values
-            }),
-          )
-          columns.push(sides[0]!.map((value, index) => (value - sides[1]![index]!) / (2 * step)))
-        }
-        return columns
-      }),
+      !floating
+        ? []
+        : differentiable.map((input) => {
+            const columns: number[][] = []
+            for (let entry = 0; entry < input.numel(); entry += 1) {
+              const sides = [step, -step].map((change) =>
+                torch.scope(() => {
+                  const flat = input.detach().view(-1)
+                  const before = flat.at(entry).item()
+                  flat.setAt(entry, torch.tensor(before + change, { dtype: 'float64' }))
+                  // a function may take gradients inside (of higher order), so recording stays on
+                  const values = numbersOf(outputsOf()[outputIndex]!)
+                  flat.setAt(entry, torch.tensor(before, { dtype: 'float64' }))
+                  return values
+                }),
+              )
+              columns.push(sides[0]!.map((value, index) => (value - sides[1]![index]!) / (2 * step)))
+            }
+            return columns
+          }),
     )
     for (const [outputIndex, output] of outputsOf().entries()) {
       const numerical = differences[outputIndex]!

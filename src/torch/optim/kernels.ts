@@ -94,10 +94,9 @@ export const updateScale_ = bind<
 
 /** Tensors that list kernels can take together: those of one device and dtype. In order of first appearance. */
 export function groupByDeviceAndDtype<T>(items: Iterable<T>, tensorOf: (item: T) => Tensor): T[][] {
-  const groups = new Map<string, T[]>()
+  const groups = new Map<number, T[]>()
   for (const item of items) {
-    const { handle } = tensorOf(item)
-    const key = `${native.device(handle)} ${native.dtype(handle)}`
+    const key = native.traits(tensorOf(item).handle)
     const group = groups.get(key)
     if (group === undefined) groups.set(key, [item])
     else group.push(item)

@@ -6,7 +6,6 @@ import { Tensor } from '../tensor.js'
 import type { Device, DType } from '../types.js'
 import { type DictLike, entryOf, expectOption, isDict, namesOf, show, snakeCase } from './check.js'
 import { foreachZero_, groupByDeviceAndDtype } from './kernels.js'
-import { isDense, isSameList } from './layout.js'
 
 /**
  * How an update is computed.
@@ -349,7 +348,8 @@ export abstract class Optimizer<Options extends CommonOptions, State extends Par
     for (const parameter of group.params) {
       const gradient = parameter.grad
       if (gradient === null) continue
-      if (native.layout(gradient.handle) !== 'strided') {
+      // in the common case the gradient is of the parameter's kind, and that is dense
+      if (native.traits(gradient.handle) !== native.traits(parameter.handle) && gradient.layout !== 'strided') {
         throw new TypeError(
           `${this.className}.step: expected dense gradients, but a parameter of shape [${parameter.shape}] has a ${gradient.layout} one`,
         )
@@ -361,11 +361,7 @@ export abstract class Optimizer<Options extends CommonOptions, State extends Par
       }
       const item = { parameter, gradient, state }
       const inState = this.firstAligned(state)
-      if (
-        inState !== undefined &&
-        (native.device(inState.handle) !== native.device(parameter.handle) ||
-          native.dtype(inState.handle) !== native.dtype(parameter.handle))
-      ) {
+      if (inState !== undefined && native.traits(inState.handle) !== native.traits(parameter.handle)) {
         this.realign(item)
       }
       items.push(item)
@@ -406,14 +402,14 @@ export abstract class Optimizer<Options extends CommonOptions, State extends Par
     const fused: Update<State>[] = []
     const others: Update<State>[] = []
     for (const item of items) {
-      const strides = native.strides(item.parameter.handle)
-      if (!isDense(native.shape(item.parameter.handle), strides)) {
+      const { handle } = item.parameter
+      if (!native.isDense(handle)) {
         others.push(item)
         continue
       }
       const inState = this.firstAligned(item.state)
-      if (inState !== undefined && !isSameList(native.strides(inState.handle), strides)) this.realign(item)
-      if (isSameList(native.strides(item.gradient.handle), strides)) fused.push(item)
+      if (inState !== undefined && !native.liesAs(inState.handle, handle)) this.realign(item)
+      if (native.liesAs(item.gradient.handle, handle)) fused.push(item)
       else fused.push({ ...item, gradient: emptyLike(item.parameter).copy_(item.gradient) })
     }
     return { fused, others }

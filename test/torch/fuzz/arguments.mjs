@@ -463,6 +463,48 @@ recipe('sparse_csr_tensor sparse_csc_tensor sparse_compressed_tensor', (theme, r
   const col = tensor(theme, [3], { dtype: 'int64', values: random.chance(0.6) ? [0, 1, 2] : [0, random.pick([-1, 7, 100000]), 1] })
   return { crow_indices: crow, ccol_indices: crow, compressed_indices: crow, col_indices: col, row_indices: col, plain_indices: col, values: tensor(theme, [3]), size: [3, 3], layout: random.pick(['sparse_csr', 'sparse_csc', 'sparse_bsr']) }
 })
+recipe('lstm gru rnn_tanh rnn_relu', (theme, random) => {
+  floating(theme)
+  const [steps, batch, width, size] = [random.int(1, 3), random.int(1, 2), random.int(1, 3), random.int(1, 3)]
+  const [layers, both, biases] = [random.int(1, 2), random.chance(0.3), random.chance(0.7)]
+  const directions = both ? 2 : 1
+  const make = (gates) => {
+    const params = []
+    for (let layer = 0; layer < layers; layer += 1) {
+      for (let direction = 0; direction < directions; direction += 1) {
+        params.push(tensor(theme, [gates * size, layer === 0 ? width : size * directions]), tensor(theme, [gates * size, size]))
+        if (biases) params.push(tensor(theme, [gates * size]), tensor(theme, [gates * size]))
+      }
+    }
+    return params
+  }
+  const state = () => tensor(theme, [layers * directions, batch, size])
+  return {
+    input: tensor(theme, [steps, batch, width]), data: tensor(theme, [steps * batch, width]), batch_sizes: tensor(theme, [steps], { dtype: 'int64', values: [batch] }),
+    hx: { either: [[state(), state()], state()] }, params: make(random.pick([4, 3, 1])), has_biases: biases, num_layers: layers, dropout: 0, train: random.chance(0.3), bidirectional: both, batch_first: false,
+  }
+})
+recipe('lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell', (theme, random) => {
+  floating(theme)
+  const [batch, width, size, gates] = [random.int(1, 2), random.int(1, 3), random.int(1, 3), random.pick([4, 3, 1])]
+  const state = () => tensor(theme, [batch, size])
+  const bias = () => (random.chance(0.3) ? null : tensor(theme, [gates * size]))
+  return { input: tensor(theme, [batch, width]), hx: { either: [[state(), state()], state()] }, w_ih: tensor(theme, [gates * size, width]), w_hh: tensor(theme, [gates * size, size]), b_ih: bias(), b_hh: bias() }
+})
+recipe('native_batch_norm', (theme, random) => {
+  floating(theme)
+  const channels = random.int(1, 3)
+  const each = () => (random.chance(0.3) ? null : tensor(theme, [channels]))
+  return { input: tensor(theme, [random.int(1, 3), channels, ...anyShape(random, 2)]), weight: each(), bias: each(), running_mean: each(), running_var: each(), momentum: 0.1, eps: 1e-5 }
+})
+recipe('native_group_norm', (theme, random) => {
+  floating(theme)
+  return { input: tensor(theme, [2, 4, 3]), weight: random.chance(0.5) ? null : tensor(theme, [4]), bias: random.chance(0.5) ? null : tensor(theme, [4]), N: 2, C: 4, HxW: 3, group: random.pick([1, 2, 4]), eps: 1e-5 }
+})
+recipe('native_layer_norm', (theme) => {
+  floating(theme)
+  return { input: tensor(theme, [2, 3, 4]), normalized_shape: [4], weight: tensor(theme, [4]), bias: tensor(theme, [4]) }
+})
 recipe('unflatten_dense_tensors', (theme) => ({ flat: tensor(theme, [6]), tensors: [tensor(theme, [2, 2]), tensor(theme, [2])] }))
 recipe('pad constant_pad_nd', (theme, random) => ({ pad: Array.from({ length: 2 * random.int(0, Math.max(1, theme.base.length)) }, () => random.int(-2, 3)) }))
 recipe('cov corrcoef', (theme, random) => ({ self: tensor(theme, [2, 4]), fweights: random.chance(0.5) ? null : tensor(theme, [4], { dtype: 'int64', values: [1, 2, random.int(-1, 3)] }), aweights: random.chance(0.5) ? null : tensor(theme, [4], { values: [1, random.pick([0, 2, -1])] }) }))
@@ -483,7 +525,7 @@ export function makeArguments(random, name, schema) {
   const given = recipes[name] !== undefined && random.chance(0.85) ? recipes[name](theme) : {}
   const values = schema.map((argument) => {
     let value = given[argument.name]
-    if (value !== null && typeof value === 'object' && 'either' in value) value = value.either[argument.kind === 'Tensor' ? 1 : 0]
+    if (value !== null && typeof value === 'object' && 'either' in value) value = value.either[argument.kind === 'Tensor' && !argument.list ? 1 : 0]
     if (value !== undefined && isTensor(value) === (argument.kind === 'Tensor' && !argument.list)) return value
     if (Array.isArray(value) && argument.list) return value
     if (argument.hasDefault && random.chance(argument.keywordOnly ? 0.6 : 0.4)) return { u: 1 }

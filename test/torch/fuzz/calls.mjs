@@ -1,7 +1,7 @@
 /* Which operators there are, and how one is called and looked at afterwards. */
 import { readFileSync } from 'node:fs'
 import { junk, makeArguments } from './arguments.mjs'
-import { materialize, native, torch } from './materialize.mjs'
+import { guardOf, materialize, native, torch } from './materialize.mjs'
 import { Random } from './random.mjs'
 
 /**
@@ -43,17 +43,25 @@ export function makeCall(target, seed, index) {
   const random = new Random(seed, index)
   const overload = random.pick([...target.overloads])
   const description = describeOverload(target.name, overload)
-  if (random.chance(0.02)) return { name: target.name, overload, how: random.chance(0.5) ? 'raw' : 'function', values: junk(random) }
+  if (random.chance(0.02)) {
+    return { name: target.name, overload, how: random.chance(0.5) || isGuarded(target.name, overload, description) ? 'function' : 'raw', values: junk(random) }
+  }
   const values = makeArguments(random, target.name, description.arguments)
   let how = random.pick(['method', 'method', 'function', 'keywords', 'operator'])
-  if (random.chance(0.05)) how = 'raw'
+  // guards are in TypeScript: below them only what has none
+  if (random.chance(0.05) && !isGuarded(target.name, overload, description)) how = 'raw'
   return { name: target.name, overload, how, values }
 }
 
 const camelCase = (name) => name.replace(/(?<=[A-Za-z0-9])_+([A-Za-z0-9])/g, (_, letter) => letter.toUpperCase())
 const isUndefined = (value) => value === undefined
 
+const isGuarded = (name, overload, description) =>
+  guardOf(`aten::${name}${overload && `.${overload}`}`, description.arguments.map((each) => camelCase(each.name))) !== undefined
+
 function functionOf(path) {
+  // torch.slice is another function, for indexing
+  if (path === 'slice') return undefined
   return path.split('.').reduce((object, key) => object?.[key], torch)
 }
 

@@ -7,6 +7,7 @@ import { native } from './materialize.mjs'
 const { seed, from, until, only = [], skip = [], calls, current, slow = 5000, addressSpace = 2 * 1024 ** 3, threads = 1 } = JSON.parse(process.argv[2])
 
 native.setNumThreads(threads)
+if (process.env.FUZZ_DLOPEN) try { process.dlopen({ exports: {} }, process.env.FUZZ_DLOPEN) } catch {}
 if (process.platform === 'linux' && addressSpace > 0) {
   // huge sizes must fail in malloc, not in the kernel's out-of-memory killer
   const used = Number(/VmSize:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))[1]) * 1024

@@ -7,6 +7,7 @@ const load = (path) => import(pathToFileURL(`${dist}/${path}`).href)
 
 export const torch = await load('torch/index.js')
 export const { native } = await load('torch/native.js')
+export const { guardOf } = await load('torch/guards.js')
 const { wrap } = await load('torch/tensor.js')
 
 /** @param {unknown} value */

@@ -1,5 +1,4 @@
 // Several workers with the package in one process. Prints one JSON object of what was seen: 22.workers.test.ts reads it.
-import { once } from 'node:events'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
 import * as torch from '../../../dist/torch/index.js'
 
@@ -25,7 +24,10 @@ const tasks = {
         seen.push(each.shape)
         return each.mul(2)
       })
-      torch.autograd.checkpoint((y) => y.matmul(y).tanh(), [x]).sum().backward()
+      torch.autograd
+        .checkpoint((y) => y.matmul(y).tanh(), [x])
+        .sum()
+        .backward()
       return [x.grad.sum().item(), seen]
     })
     return { gradient, leaked: torch.memory.counters().live - before, version: torch.info().torchVersion }
@@ -68,13 +70,14 @@ const tasks = {
   },
 }
 
+/** A worker that runs a task, and its first message; or how it ended before it had one. */
 async function start(task, value) {
   const worker = new Worker(new URL(import.meta.url), { workerData: { task, value } })
-  const [message] = await Promise.race([
-    once(worker, 'message'),
-    once(worker, 'exit').then(([code]) => [{ exit: code }]),
-    once(worker, 'error').then(([error]) => [{ error: `${error.name}: ${error.message}` }]),
-  ])
+  const message = await new Promise((resolve) => {
+    worker.once('message', resolve)
+    worker.once('error', (error) => resolve({ error: `${error.name}: ${error.message}` }))
+    worker.once('exit', (code) => resolve({ exit: code }))
+  })
   return { worker, message }
 }
 
@@ -108,8 +111,8 @@ async function main() {
   const endless = await start('forever')
   results.terminated = await endless.worker.terminate()
   results.stillWorks = torch.ones([2]).add(1).toArray()
-  results.wrongTokens = [undefined, {}, { cleftTensor: 1 }, { cleftTensor: -1n }, { cleftTensor: 10n ** 30n }].map((each) =>
-    thrownBy(() => torch.receive(each)),
+  results.wrongTokens = [undefined, {}, { cleftTensor: 1 }, { cleftTensor: -1n }, { cleftTensor: 10n ** 30n }].map(
+    (each) => thrownBy(() => torch.receive(each)),
   )
   console.log(JSON.stringify(results))
 }

@@ -1,0 +1,35 @@
+import type { Module } from '../torch/nn/module.js'
+import type { Config } from './config.js'
+import type { RenameTable } from './renames.js'
+
+/** How a family of models is built and filled. */
+export interface ModelLoader<M extends Module = Module> {
+  /** Builds the model by its config.json. It runs inside nn.construct(), which says where and in which dtype. */
+  build(config: Config): M
+  /** Tables from a checkpoint's names to the model's, applied one after the other. Default: none. */
+  rename?(names: readonly string[], model: M): readonly RenameTable[]
+  /** Templates of the model's names that a checkpoint may lack, and the value that fills them. */
+  optional?: Readonly<Record<string, number>>
+  /** Called after loading, with the checkpoint's names. */
+  loaded?(model: M, names: readonly string[]): void
+}
+
+const loaders = new Map<string, ModelLoader>()
+
+/** Says how models of a `model_type` are built. The newest says it. */
+export function registerModel<M extends Module>(modelType: string, loader: ModelLoader<M>): void {
+  loaders.set(modelType, loader as unknown as ModelLoader)
+}
+
+/** @throws RangeError for types that nobody registered */
+export function loaderOf(modelType: string): ModelLoader {
+  const loader = loaders.get(modelType)
+  if (loader !== undefined) return loader
+  throw new RangeError(
+    `fromPretrained: expected a model_type of ${[...loaders.keys()].sort().join(', ')}, but config.json says '${modelType}'`,
+  )
+}
+
+export function registeredModels(): readonly string[] {
+  return [...loaders.keys()].sort()
+}
