@@ -226,15 +226,15 @@ Napi::Value applyFunction(Environment& environment, const Napi::CallbackInfo& in
 void defineAutograd(Napi::Object exports, Environment& environment) {
   define<backward>(exports, environment, "backward");
   define<grad>(exports, environment, "grad");
-  define<gradient>(exports, environment, "gradient");
-  define<setGradient>(exports, environment, "setGradient");
-  define<setRequiresGrad>(exports, environment, "setRequiresGrad");
+  define<gradient>(exports, environment, "gradient", "grad");
+  define<setGradient>(exports, environment, "setGradient", "grad");
+  define<setRequiresGrad>(exports, environment, "setRequiresGrad", "requiresGrad_");
   define<autogradInfo>(exports, environment, "autogradInfo");
-  define<retainGradient>(exports, environment, "retainGradient");
-  define<setData>(exports, environment, "setData");
+  define<retainGradient>(exports, environment, "retainGradient", "retainGrad");
+  define<setData>(exports, environment, "setData", "data");
   define<registerHook>(exports, environment, "registerHook");
   define<removeHook>(exports, environment, "removeHook");
-  define<applyFunction>(exports, environment, "applyFunction");
+  define<applyFunction>(exports, environment, "applyFunction", "Function.apply");
 }
 
 }  // namespace cleft

@@ -28,9 +28,16 @@ void throwAsJavaScript(Environment& environment, const char* operation);
 
 using Handler = Napi::Value (*)(Environment& environment, const Napi::CallbackInfo& info);
 
+// What an exported function needs to know: its environment, and its name in errors.
+struct Binding {
+  Environment* environment;
+  const char* name;
+};
+
 template <Handler handler>
 Napi::Value guarded(const Napi::CallbackInfo& info) {
-  Environment& environment = *static_cast<Environment*>(info.Data());
+  const Binding& binding = *static_cast<Binding*>(info.Data());
+  Environment& environment = *binding.environment;
   environment.dropDeadCallbacks();
   const size_t base = environment.stack.size();
   try {
@@ -40,14 +47,17 @@ Napi::Value guarded(const Napi::CallbackInfo& info) {
     throw;
   } catch (...) {
     environment.stack.resize(base);
-    throwAsJavaScript(environment, nullptr);
+    throwAsJavaScript(environment, binding.name);
     return Napi::Value();
   }
 }
 
+// Exports a function. `publicName` is what TypeScript's users call it, where that is another word.
 template <Handler handler>
-void define(Napi::Object exports, Environment& environment, const char* name) {
-  exports.Set(name, Napi::Function::New<guarded<handler>>(exports.Env(), name, &environment));
+void define(Napi::Object exports, Environment& environment, const char* name, const char* publicName = nullptr) {
+  auto& binding = environment.bindings.emplace_back(
+      std::make_unique<Binding>(Binding{&environment, publicName == nullptr ? name : publicName}));
+  exports.Set(name, Napi::Function::New<guarded<handler>>(exports.Env(), name, binding.get()));
 }
 
 }  // namespace cleft

@@ -49,7 +49,6 @@ Napi::Value information(Environment&, const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   Napi::Object result = Napi::Object::New(env);
   result.Set("torchVersion", TORCH_VERSION);
-  result.Set("cudaCompiled", at::globalContext().hasCUDA() || at::detail::getCUDAHooks().hasCUDA());
 #ifdef CLEFT_TORCH_CUDA
   result.Set("cudaBuild", true);
 #else

@@ -17,6 +17,7 @@
 
 namespace cleft {
 
+struct Binding;
 struct Operator;
 class GuardStack;
 
@@ -58,6 +59,7 @@ class Environment {
   napi_env env;
   std::thread::id thread;
   HandleTable tensors;
+  std::vector<std::unique_ptr<Binding>> bindings;
   std::vector<std::unique_ptr<Operator>> operators;
   torch::jit::Stack stack;  // shared by nested calls, each works above its caller's values
   std::unique_ptr<GuardStack> guards;

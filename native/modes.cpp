@@ -168,11 +168,11 @@ Napi::Value contextSwitch(Environment&, const Napi::CallbackInfo& info) {
 void defineModes(Napi::Object exports, Environment& environment) {
   define<isGradEnabled>(exports, environment, "isGradEnabled");
   define<setGradEnabled>(exports, environment, "setGradEnabled");
-  define<enterInferenceMode>(exports, environment, "enterInferenceMode");
-  define<exitInferenceMode>(exports, environment, "exitInferenceMode");
+  define<enterInferenceMode>(exports, environment, "enterInferenceMode", "inferenceMode");
+  define<exitInferenceMode>(exports, environment, "exitInferenceMode", "inferenceMode");
   define<isInferenceModeEnabled>(exports, environment, "isInferenceModeEnabled");
-  define<enterAutocast>(exports, environment, "enterAutocast");
-  define<exitAutocast>(exports, environment, "exitAutocast");
+  define<enterAutocast>(exports, environment, "enterAutocast", "autocast");
+  define<exitAutocast>(exports, environment, "exitAutocast", "autocast");
   define<autocastState>(exports, environment, "autocastState");
   define<numThreads>(exports, environment, "numThreads");
   define<setNumThreads>(exports, environment, "setNumThreads");

@@ -79,12 +79,12 @@ Napi::Value generatorDevice(Environment&, const Napi::CallbackInfo& info) {
 }  // namespace
 
 void defineRandom(Napi::Object exports, Environment& environment) {
-  define<makeGenerator>(exports, environment, "makeGenerator");
+  define<makeGenerator>(exports, environment, "makeGenerator", "Generator");
   define<manualSeed>(exports, environment, "manualSeed");
-  define<seedGenerator>(exports, environment, "seedGenerator");
+  define<seedGenerator>(exports, environment, "seedGenerator", "manualSeed");
   define<initialSeed>(exports, environment, "initialSeed");
-  define<generatorState>(exports, environment, "generatorState");
-  define<setGeneratorState>(exports, environment, "setGeneratorState");
+  define<generatorState>(exports, environment, "generatorState", "getState");
+  define<setGeneratorState>(exports, environment, "setGeneratorState", "setState");
   define<generatorDevice>(exports, environment, "generatorDevice");
 }
 

@@ -203,13 +203,13 @@ Napi::Value scriptSave(Environment&, const Napi::CallbackInfo& info) {
 }  // namespace
 
 void defineScript(Napi::Object exports, Environment& environment) {
-  define<scriptLoad>(exports, environment, "scriptLoad");
-  define<scriptCall>(exports, environment, "scriptCall");
-  define<scriptTensors>(exports, environment, "scriptTensors");
-  define<scriptTrain>(exports, environment, "scriptTrain");
-  define<scriptTo>(exports, environment, "scriptTo");
-  define<scriptMethods>(exports, environment, "scriptMethods");
-  define<scriptSave>(exports, environment, "scriptSave");
+  define<scriptLoad>(exports, environment, "scriptLoad", "jit.load");
+  define<scriptCall>(exports, environment, "scriptCall", "ScriptModule.call");
+  define<scriptTensors>(exports, environment, "scriptTensors", "ScriptModule.parameters");
+  define<scriptTrain>(exports, environment, "scriptTrain", "ScriptModule.train");
+  define<scriptTo>(exports, environment, "scriptTo", "ScriptModule.to");
+  define<scriptMethods>(exports, environment, "scriptMethods", "ScriptModule.methods");
+  define<scriptSave>(exports, environment, "scriptSave", "ScriptModule.save");
 }
 
 }  // namespace cleft

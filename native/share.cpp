@@ -67,8 +67,8 @@ void forgetParcels(const Environment& sender) {
 }
 
 void defineShare(Napi::Object exports, Environment& environment) {
-  define<sendTensor>(exports, environment, "sendTensor");
-  define<receiveTensor>(exports, environment, "receiveTensor");
+  define<sendTensor>(exports, environment, "sendTensor", "send");
+  define<receiveTensor>(exports, environment, "receiveTensor", "receive");
   define<tensorsInTransit>(exports, environment, "tensorsInTransit");
 }
 

@@ -374,12 +374,12 @@ Napi::Value setIndex(Environment& environment, const Napi::CallbackInfo& info) {
 }  // namespace
 
 void defineTensorData(Napi::Object exports, Environment& environment) {
-  define<fromTypedArray>(exports, environment, "fromTypedArray");
+  define<fromTypedArray>(exports, environment, "fromTypedArray", "tensor");
   define<toTypedArray>(exports, environment, "toTypedArray");
   define<toTypedArrayAsync>(exports, environment, "toTypedArrayAsync");
   define<item>(exports, environment, "item");
   define<shape>(exports, environment, "shape");
-  define<strides>(exports, environment, "strides");
+  define<strides>(exports, environment, "strides", "stride");
   define<storageOffset>(exports, environment, "storageOffset");
   define<dtype>(exports, environment, "dtype");
   define<device>(exports, environment, "device");
@@ -387,15 +387,15 @@ void defineTensorData(Napi::Object exports, Environment& environment) {
   define<traits>(exports, environment, "traits");
   define<liesAs>(exports, environment, "liesAs");
   define<isDense>(exports, environment, "isDense");
-  define<numberOfElements>(exports, environment, "numberOfElements");
-  define<dimensions>(exports, environment, "dimensions");
+  define<numberOfElements>(exports, environment, "numberOfElements", "numel");
+  define<dimensions>(exports, environment, "dimensions", "dim");
   define<storageBytes>(exports, environment, "storageBytes");
   define<storageId>(exports, environment, "storageId");
   define<isPinned>(exports, environment, "isPinned");
   define<version>(exports, environment, "version");
   define<isSame>(exports, environment, "isSame");
-  define<getIndex>(exports, environment, "getIndex");
-  define<setIndex>(exports, environment, "setIndex");
+  define<getIndex>(exports, environment, "getIndex", "at");
+  define<setIndex>(exports, environment, "setIndex", "setAt");
 }
 
 }  // namespace cleft

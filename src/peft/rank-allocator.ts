@@ -141,7 +141,7 @@ export class RankAllocator {
   rankPattern(): Record<string, boolean[]> | null {
     const prefix = headPrefixOf(this.#adapted.model)
     const kept = this.#modules.flatMap(({ path, mask }): [string, boolean[]][] =>
-      mask === null ? [] : [[`${prefix}${path}.lora_E`, Array.from(mask.toTypedArray(), (each) => Number(each) !== 0)]],
+      mask === null ? [] : [[`${prefix}${path}.lora_E`, booleans(mask)]],
     )
     return kept.length === 0 ? null : Object.fromEntries(kept)
   }
@@ -176,7 +176,7 @@ export class RankAllocator {
       ),
     )
     const masks = this.#modules.flatMap(({ path, mask }): [string, boolean[]][] =>
-      mask === null ? [] : [[path, Array.from(mask.toTypedArray(), (each) => Number(each) !== 0)]],
+      mask === null ? [] : [[path, booleans(mask)]],
     )
     return { tensors: new Map(tensors), masks: Object.fromEntries(masks) }
   }
@@ -213,6 +213,8 @@ function makeModule(path: string, triplets: Triplets): Module {
   })
   return { path, triplets, importances: { a: zeros('a'), b: zeros('b'), e: zeros('e') }, mask: null }
 }
+
+const booleans = (mask: Tensor): boolean[] => Array.from(mask.toTypedArray() as Uint8Array, Boolean)
 
 /** After the last choice scores rest. */
 function forget({ importances }: Module): void {

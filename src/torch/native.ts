@@ -32,7 +32,6 @@ export interface OperatorDescription {
 
 export interface AddonInformation {
   readonly torchVersion: string
-  readonly cudaCompiled: boolean
   readonly cudaBuild: boolean
   readonly cudaAvailable: boolean
   readonly devices: readonly { name: string; freeMemory: number; totalMemory: number }[]

@@ -31,7 +31,7 @@ export function excess(found: torch.Tensor, wanted: torch.Tensor, { rtol, atol }
 
 /** The largest difference over the largest value. */
 export function relative(found: torch.Tensor, wanted: torch.Tensor): number {
-  return torch.scope(() => found.sub(wanted).abs().max().item() / wanted.abs().max().item())
+  return torch.scope(() => found.sub(wanted).abs().max().item() / Math.max(wanted.abs().max().item(), 1e-6))
 }
 
 /** sum(out * linspace(-1, 1)), the loss of the cases. */

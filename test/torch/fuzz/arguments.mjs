@@ -337,6 +337,33 @@ recipe('convolution convolution_overrideable', (theme, random) => {
   return { input: tensor(theme, [2, 2, ...each(2, 6)]), weight: tensor(theme, [2, 2, ...each(1, 3)]), bias: null, stride: each(1, 2), padding: each(0, 2), dilation: each(1, 2), output_padding: each(0, 1), groups: 1 }
 })
 recipe('conv_tbc', (theme, random) => ({ self: tensor(theme, [4, 2, 3]), weight: tensor(theme, [random.int(1, 3), 3, 2]), bias: tensor(theme, [2]) }))
+for (const rank of [1, 2, 3]) {
+  const space = (random) => Array.from({ length: rank }, () => random.int(1, 5))
+  const up = ['linear1d', 'bilinear2d bicubic2d', 'trilinear3d'][rank - 1].split(' ')
+  const names = [...up, `nearest${rank}d`].map((name) => `upsample_${name}`)
+  recipe([...names, `_upsample_nearest_exact${rank}d`, ...(rank === 2 ? ['_upsample_bilinear2d_aa', '_upsample_bicubic2d_aa'] : [])].join(' '), (theme, random) => {
+    if (random.chance(0.8)) floating(theme)
+    const given = random.chance(0.5)
+    const scale = () => random.pick([0.5, 1, 1.5, 2, 3, 0, -1, 1e-9, { f: 'NaN' }])
+    return {
+      self: tensor(theme, [random.int(0, 2), random.int(0, 3), ...space(random)]),
+      input: tensor(theme, [random.int(0, 2), random.int(0, 3), ...space(random)]),
+      output_size: given ? space(random) : null,
+      scale_factors: given ? null : Array.from({ length: rank }, scale),
+    }
+  })
+  recipe(`reflection_pad${rank}d replication_pad${rank}d`, (theme, random) => ({
+    self: tensor(theme, [random.int(0, 2), random.int(0, 2), ...space(random)]),
+    padding: Array.from({ length: 2 * rank }, () => random.int(-2, 3)),
+  }))
+}
+recipe('im2col', (theme, random) => ({ self: tensor(theme, [random.int(0, 2), random.int(0, 2), random.int(1, 5), random.int(1, 5)]) }))
+recipe('col2im', (theme, random) => {
+  const kernel = [random.int(1, 2), random.int(1, 2)]
+  const output = [random.int(2, 4), random.int(2, 4)]
+  const blocks = (output[0] - kernel[0] + 1) * (output[1] - kernel[1] + 1)
+  return { self: tensor(theme, [random.int(0, 2), kernel[0] * kernel[1] * random.int(0, 2), blocks]), output_size: output, kernel_size: kernel, dilation: [1, 1], padding: [0, 0], stride: [1, 1] }
+})
 recipe('embedding', (theme, random) => ({ weight: tensor(theme, [5, 3]), indices: indexTensor(theme, anyShape(random, 2)) }))
 recipe('embedding_renorm embedding_renorm_', (theme, random) => {
   floating(theme)

@@ -9,6 +9,36 @@ import { Random } from './random.mjs'
  * @typedef {{ name: string, overload: string, how: 'method' | 'function' | 'keywords' | 'operator' | 'raw', values: unknown[] }} Call
  */
 
+/** Not in the generated surface: what handwritten functions call (unfold, fold, interpolate, unique, factories). */
+const behind = {
+  im2col: [''],
+  col2im: [''],
+  nll_loss_nd: [''],
+  _unique2: [''],
+  _softmax: [''],
+  arange: ['', 'start', 'start_step'],
+  full: [''],
+  empty_strided: [''],
+  upsample_linear1d: ['', 'vec'],
+  upsample_bilinear2d: ['', 'vec'],
+  upsample_bicubic2d: ['', 'vec'],
+  upsample_trilinear3d: ['', 'vec'],
+  upsample_nearest1d: ['', 'vec'],
+  upsample_nearest2d: ['', 'vec'],
+  upsample_nearest3d: ['', 'vec'],
+  _upsample_nearest_exact1d: ['', 'vec'],
+  _upsample_nearest_exact2d: ['', 'vec'],
+  _upsample_nearest_exact3d: ['', 'vec'],
+  _upsample_bilinear2d_aa: ['', 'vec'],
+  _upsample_bicubic2d_aa: ['', 'vec'],
+  reflection_pad1d: [''],
+  reflection_pad2d: [''],
+  reflection_pad3d: [''],
+  replication_pad1d: [''],
+  replication_pad2d: [''],
+  replication_pad3d: [''],
+}
+
 /** Every operator of the generated surface, by its name in ATen. @returns {Target[]} */
 export function listTargets() {
   const text = readFileSync(`${process.env.CLEFT_DIST}/torch/ops.generated.js`, 'utf8')
@@ -28,6 +58,7 @@ export function listTargets() {
     found.function = publicName
     for (const [, overload] of list.matchAll(/'([^']*)'/g)) found.overloads.add(overload)
   }
+  for (const [name, overloads] of Object.entries(behind)) for (const overload of overloads) target(name).overloads.add(overload)
   return [...targets.values()].sort((a, b) => (a.name < b.name ? -1 : 1))
 }
 

@@ -1,0 +1,318 @@
+/*
+ * The plain vision transformer: Dosovitskiy et al. 2020 (arXiv 2010.11929); DeiT (Touvron et al. 2021, arXiv 2012.12877) and
+ * the encoder of MAE (He et al. 2021, arXiv 2111.06377) are the same network.
+ *
+ * After transformers' models/vit/modeling_vit.py, models/vit_mae, and timm/models/vision_transformer.py. State-dict names are
+ * those of transformers' checkpoints; `timmLayout` leads from timm's (and DeiT's and MAE's own) to them.
+ */
+import * as torch from '../../torch/index.js'
+import type { Config } from '../config.js'
+import type { ModelLoader } from '../registry.js'
+import type { RenameTable } from '../renames.js'
+import { activationOf } from '../text/activations.js'
+import { attend, mergeHeads, projectHeads } from './attention.js'
+import {
+  dropPatches,
+  ImageEncoder,
+  type ImageFeatures,
+  type ImageForwardOptions,
+  PrenormFeatures,
+  runBlocks,
+  Tokens,
+} from './encoder.js'
+import { PositionCache, type PositionMethod } from './positions.js'
+
+const { nn } = torch
+const { dropout } = nn.functional
+type Tensor = torch.Tensor
+
+export interface VitConfig {
+  modelType: string
+  width: number
+  layers: number
+  heads: number
+  mlpWidth: number
+  activation: (x: Tensor) => Tensor
+  eps: number
+  imageSize: readonly [number, number]
+  patchSize: readonly [number, number]
+  channels: number
+  qkvBias: boolean
+  dropout: number
+  attentionDropout: number
+  /** The last block's; it grows evenly from 0 at the first. Not in transformers. */
+  dropPath: number
+  /** MAE's position embeddings are sines, and do not train. */
+  trainPositions: boolean
+}
+
+/** Reads config.json of model_type vit and vit_mae. */
+export function readVitConfig(config: Config): VitConfig {
+  const modelType = config.modelType
+  // heads, the decoder of MAE and its masks: not built
+  config.ignore('encoder_stride', 'pooler_output_size', 'pooler_act', 'mask_ratio', 'norm_pix_loss')
+  config.ignore(...['num_attention_heads', 'hidden_size', 'num_hidden_layers', 'intermediate_size'].map((n) => `decoder_${n}`))
+  return {
+    modelType,
+    width: config.count('hidden_size', 768),
+    layers: config.count('num_hidden_layers', 12),
+    heads: config.count('num_attention_heads', 12),
+    mlpWidth: config.count('intermediate_size', 3072),
+    activation: activationOf(config.string('hidden_act', 'gelu'), modelType),
+    eps: config.number('layer_norm_eps', 1e-12),
+    imageSize: config.size('image_size', 224),
+    patchSize: config.size('patch_size', 16),
+    channels: config.count('num_channels', 3),
+    qkvBias: config.boolean('qkv_bias', true),
+    dropout: config.probability('hidden_dropout_prob', 0),
+    attentionDropout: config.probability('attention_probs_dropout_prob', 0),
+    dropPath: config.probability('drop_path_rate', 0),
+    trainPositions: modelType !== 'vit_mae',
+  }
+}
+
+class PatchEmbeddings extends nn.Module {
+  projection: torch.nn.Conv2d
+
+  constructor({ channels, width, patchSize }: VitConfig) {
+    super()
+    this.projection = new nn.Conv2d(channels, width, patchSize, { stride: patchSize })
+  }
+
+  /** [B, channels, H, W] to [B, H / patch * W / patch, D]. */
+  forward(pixels: Tensor): Tensor {
+    return this.projection.forward(pixels.to(this.projection.weight.dtype)).flatten(2).transpose(1, 2)
+  }
+}
+
+class Embeddings extends nn.Module {
+  cls_token: torch.nn.Parameter
+  position_embeddings: torch.nn.Parameter
+  patch_embeddings: PatchEmbeddings
+  readonly #cache = new PositionCache(this)
+
+  constructor(private readonly config: VitConfig) {
+    super()
+    const { width, trainPositions: requiresGrad } = config
+    const [rows, columns] = gridOf(config)
+    const start = (shape: readonly number[], options = {}) =>
+      nn.init.truncNormal_(new nn.Parameter(torch.empty(shape, nn.factoryOptions()), options), { std: 0.02 })
+    this.cls_token = start([1, 1, width])
+    this.position_embeddings = start([1, 1 + rows * columns, width], { requiresGrad })
+    this.patch_embeddings = new PatchEmbeddings(config)
+  }
+
+  forward(
+    pixels: Tensor,
+    grid: readonly [number, number],
+    keep: number,
+    method: PositionMethod,
+    generator: torch.Generator | null,
+  ): { tokens: Tensor; kept: Tensor | null } {
+    // [1, 1 + S, D]
+    const positions = this.#cache.resize(this.position_embeddings, gridOf(this.config), grid, method)
+    const placed = this.patch_embeddings.forward(pixels).add(positions.narrow(1, 1, grid[0] * grid[1]))
+    const { patches, kept } = dropPatches(placed, keep, generator)
+    const cls = this.cls_token.add(positions.narrow(1, 0, 1)).expand(pixels.size(0), -1, -1)
+    return { tokens: dropout(torch.cat([cls, patches], 1), this.config.dropout, this.training), kept }
+  }
+}
+
+function gridOf({ imageSize, patchSize }: VitConfig): readonly [number, number] {
+  return [Math.floor(imageSize[0] / patchSize[0]), Math.floor(imageSize[1] / patchSize[1])]
+}
+
+class SelfAttention extends nn.Module {
+  query: torch.nn.Linear
+  key: torch.nn.Linear
+  value: torch.nn.Linear
+
+  constructor(private readonly config: VitConfig) {
+    super()
+    const { width, qkvBias: bias } = config
+    this.query = new nn.Linear(width, width, { bias })
+    this.key = new nn.Linear(width, width, { bias })
+    this.value = new nn.Linear(width, width, { bias })
+  }
+
+  forward(x: Tensor, maps?: Tensor[]): Tensor {
+    const { heads, attentionDropout } = this.config
+    const [q, k, v] = projectHeads([this.query, this.key, this.value], x, heads) as [Tensor, Tensor, Tensor]
+    return mergeHeads(attend(q, k, v, { dropout: this.training ? attentionDropout : 0, maps }))
+  }
+}
+
+/** A linear layer under the name `dense`, which transformers' names have at three places. */
+class Dense extends nn.Module {
+  dense: torch.nn.Linear
+
+  constructor(inFeatures: number, outFeatures: number) {
+    super()
+    this.dense = new nn.Linear(inFeatures, outFeatures)
+  }
+
+  forward(x: Tensor): Tensor {
+    return this.dense.forward(x)
+  }
+}
+
+class Attention extends nn.Module {
+  attention: SelfAttention
+  output: Dense
+
+  constructor(config: VitConfig) {
+    super()
+    this.attention = new SelfAttention(config)
+    this.output = new Dense(config.width, config.width)
+  }
+
+  forward(x: Tensor, maps?: Tensor[]): Tensor {
+    return this.output.forward(this.attention.forward(x, maps))
+  }
+}
+
+class Layer extends nn.Module {
+  attention: Attention
+  intermediate: Dense
+  output: Dense
+  layernorm_before: torch.nn.LayerNorm
+  layernorm_after: torch.nn.LayerNorm
+
+  constructor(
+    private readonly config: VitConfig,
+    readonly dropPath: number,
+  ) {
+    super()
+    const { width, mlpWidth, eps } = config
+    this.attention = new Attention(config)
+    this.intermediate = new Dense(width, mlpWidth)
+    this.output = new Dense(mlpWidth, width)
+    this.layernorm_before = new nn.LayerNorm(width, { eps })
+    this.layernorm_after = new nn.LayerNorm(width, { eps })
+  }
+
+  forward(x: Tensor, maps?: Tensor[]): Tensor {
+    const { training, config } = this
+    const drop = (branch: Tensor) =>
+      nn.functional.dropPath(dropout(branch, config.dropout, training), this.dropPath, training)
+    const attended = x.add(drop(this.attention.forward(this.layernorm_before.forward(x), maps)))
+    const inner = config.activation(this.intermediate.forward(this.layernorm_after.forward(attended)))
+    return attended.add(drop(this.output.forward(inner)))
+  }
+}
+
+class Encoder extends nn.Module {
+  layer: torch.nn.ModuleList<Layer>
+
+  constructor(config: VitConfig) {
+    super()
+    const { layers, dropPath } = config
+    this.layer = new nn.ModuleList(
+      Array.from({ length: layers }, (_, k) => new Layer(config, (dropPath * k) / Math.max(1, layers - 1))),
+    )
+  }
+
+  /** Its layers are called by the model. */
+  forward(x: Tensor): Tensor {
+    return runBlocks(this.layer, x, {}, false).tokens
+  }
+}
+
+/** The plain vision transformer, with a class token. */
+export class Vit extends ImageEncoder {
+  embeddings: Embeddings
+  encoder: Encoder
+  layernorm: torch.nn.LayerNorm
+  override readonly modelType: string
+  override readonly featureWidth: number
+  override readonly imageSize: readonly [number, number]
+  override readonly patchSize: readonly [number, number]
+  override readonly channels: number
+  override readonly takesAnySize = false
+  /** How position embeddings come to another grid. Checkpoints with timm's names say 'size-antialias'. */
+  positions: PositionMethod = 'size'
+
+  constructor(config: VitConfig) {
+    super()
+    if (config.width % config.heads !== 0) {
+      throw new RangeError(`Vit: expected a width that ${config.heads} heads divide, but received ${config.width}`)
+    }
+    this.embeddings = new Embeddings(config)
+    this.encoder = new Encoder(config)
+    this.layernorm = new nn.LayerNorm(config.width, { eps: config.eps })
+    this.modelType = config.modelType
+    this.featureWidth = config.width
+    this.imageSize = config.imageSize
+    this.patchSize = config.patchSize
+    this.channels = config.channels
+  }
+
+  override forward(pixels: Tensor, options: ImageForwardOptions = {}): ImageFeatures {
+    const grid = this.checkPixels(pixels)
+    const keep = this.keptCount(grid[0] * grid[1], options)
+    const { tokens: first, kept } = this.embeddings.forward(pixels, grid, keep, this.positions, options.generator ?? null)
+    const { tokens, hiddenStates, attentions } = runBlocks(this.encoder.layer, first, options, this.checkpointing)
+    const prenorm = new Tokens(tokens, 1, 0)
+    if (options.norm === false) return new PrenormFeatures(prenorm, grid, kept, hiddenStates, attentions)
+    const hidden = this.layernorm.forward(tokens)
+    const normed = new Tokens(hidden, 1, 0)
+    const pooled = normed.cls as Tensor
+    return { prenorm, normed, pooled, hidden, grid, keptPatches: kept, hiddenStates, attentions }
+  }
+}
+
+const layer = 'encoder.layer.{i}'
+
+/** From timm's names to transformers'; those of DeiT's and MAE's own files are timm's. */
+export const timmLayout: RenameTable = [
+  { from: 'cls_token', to: 'embeddings.cls_token' },
+  { from: 'pos_embed', to: 'embeddings.position_embeddings' },
+  { from: 'patch_embed.proj.{p}', to: 'embeddings.patch_embeddings.projection.{p}' },
+  {
+    from: 'blocks.{i}.attn.qkv.{p}',
+    to: ['query', 'key', 'value'].map((part) => `${layer}.attention.attention.${part}.{p}`),
+  },
+  { from: 'blocks.{i}.attn.proj.{p}', to: `${layer}.attention.output.dense.{p}` },
+  { from: 'blocks.{i}.norm1.{p}', to: `${layer}.layernorm_before.{p}` },
+  { from: 'blocks.{i}.norm2.{p}', to: `${layer}.layernorm_after.{p}` },
+  { from: 'blocks.{i}.mlp.fc1.{p}', to: `${layer}.intermediate.dense.{p}` },
+  { from: 'blocks.{i}.mlp.fc2.{p}', to: `${layer}.output.dense.{p}` },
+  { from: 'norm.{p}', to: 'layernorm.{p}' },
+  { from: 'head.{rest*}', to: null },
+  // MAE's decoder
+  { from: 'mask_token', to: null },
+  { from: 'decoder{rest*}', to: null },
+]
+
+/** From the names that transformers 5 has in memory. */
+const memoryLayout: RenameTable = [
+  ...(['query', 'key', 'value'] as const).map((part) => ({
+    from: `layers.{i}.attention.${part[0]}_proj.{p}`,
+    to: `${layer}.attention.attention.${part}.{p}`,
+  })),
+  { from: 'layers.{i}.attention.o_proj.{p}', to: `${layer}.attention.output.dense.{p}` },
+  { from: 'layers.{i}.mlp.fc1.{p}', to: `${layer}.intermediate.dense.{p}` },
+  { from: 'layers.{i}.mlp.fc2.{p}', to: `${layer}.output.dense.{p}` },
+  { from: 'layers.{i}.{rest*}', to: `${layer}.{rest}` },
+]
+
+/** Wrappers' names, and heads that are not built. */
+const wrappers: RenameTable = [
+  { from: 'vit.{rest*}', to: '{rest}' },
+  { from: 'deit.{rest*}', to: '{rest}' },
+  { from: 'classifier.{rest*}', to: null },
+]
+
+/** ViTModel's pooler, which pre-training on images left there: the feature is the class token. */
+const pooler: RenameTable = [
+  { from: 'pooler.{rest*}', to: null },
+  { from: 'embeddings.mask_token', to: null },
+]
+
+export const vitLoader: ModelLoader<Vit> = {
+  build: (config) => new Vit(readVitConfig(config)),
+  rename: () => [wrappers, timmLayout, memoryLayout, pooler],
+  loaded: (model, names) => {
+    if (names.some((name) => /(^|\.)pos_embed$/.test(name))) model.positions = 'size-antialias'
+  },
+}
