@@ -3,9 +3,11 @@ import * as torch from '../dist/torch/index.js'
 
 const { nn, optim } = torch
 
-console.log(`libtorch ${torch.info().torchVersion}, ${torch.getNumThreads()} threads, ${torch.cuda.deviceCount()} GPUs\n`)
+console.log(
+  `libtorch ${torch.info().torchVersion}, ${torch.getNumThreads()} threads, ${torch.cuda.deviceCount()} GPUs\n`,
+)
 
-console.log('Tensors are made from data and indexed like PyTorch\'s:')
+console.log("Tensors are made from data and indexed like PyTorch's:")
 const table = torch.arange(12).view(3, 4)
 console.log("torch.arange(12).view(3, 4).at(':', '1:3') =")
 console.log(table.at(':', '1:3'))
@@ -54,8 +56,12 @@ for (let step = 0; step < steps; step += 1) {
     return value.item()
   })
   if (step % 50 === 0 || step === steps - 1) {
-    console.log(`  step ${String(step).padStart(3)}  loss ${loss.toFixed(4)}  accuracy on new points ${(100 * accuracy(test)).toFixed(1)} %`)
+    console.log(
+      `  step ${String(step).padStart(3)}  loss ${loss.toFixed(4)}  accuracy on new points ${(100 * accuracy(test)).toFixed(1)} %`,
+    )
   }
 }
 const seconds = (performance.now() - started) / 1000
-console.log(`\n${steps} steps in ${seconds.toFixed(1)} s; ${torch.memory.counters().live} tensors alive, the same after every step.`)
+console.log(
+  `\n${steps} steps in ${seconds.toFixed(1)} s; ${torch.memory.counters().live} tensors alive, the same after every step.`,
+)

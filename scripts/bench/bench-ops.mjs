@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import * as torch from '../../dist/torch/index.js'
-import { findPython, Peer, report, takeTurns, median } from './rows.mjs'
+import { findPython, median, Peer, report, takeTurns } from './rows.mjs'
 
 const { nn, optim } = torch
 
@@ -154,7 +154,10 @@ export async function run({ json }) {
     const opened = Array.from({ length: 5 }, () => inChild('open', path))
     const milliseconds = median(opened.map((each) => each.milliseconds))
     const megabytes = median(opened.map((each) => each.megabytes))
-    report({ name: 'open 1 GB safetensors, touch one tensor', unit: 'ms', ours: milliseconds, limit: 50, goal: 1 }, json)
+    report(
+      { name: 'open 1 GB safetensors, touch one tensor', unit: 'ms', ours: milliseconds, limit: 50, goal: 1 },
+      json,
+    )
     report({ name: 'the same, resident memory', unit: 'MB', ours: megabytes, limit: 10, goal: 1 }, json)
   } finally {
     rmSync(folder, { recursive: true })

@@ -6,7 +6,9 @@ const known = readdirSync(new URL('.', import.meta.url))
   .filter((file) => file.startsWith('bench-') && file.endsWith('.mjs'))
   .map((file) => file.slice('bench-'.length, -'.mjs'.length))
 if (!known.includes(name)) {
-  console.error(`expected the name of a benchmark (${known.join(', ')}), but received ${name === undefined ? 'none' : `'${name}'`}`)
+  console.error(
+    `expected the name of a benchmark (${known.join(', ')}), but received ${name === undefined ? 'none' : `'${name}'`}`,
+  )
   process.exit(1)
 }
 try {

@@ -5,10 +5,47 @@ import { parseSchema } from './schema.mjs'
 
 /** Methods that src/torch/tensor.ts writes by hand. */
 const handwrittenMethods = new Set([
-  'shape', 'size', 'dtype', 'device', 'layout', 'ndim', 'dim', 'numel', 'nbytes', 'elementSize', 'stride', 'storageOffset',
-  'item', 'toArray', 'at', 'setAt', 'to', 'cpu', 'cuda', 'float', 'double', 'half', 'bfloat16', 'long', 'int', 'bool', 'T', 'mT',
-  'grad', 'requiresGrad', 'requiresGrad_', 'isLeaf', 'backward', 'data', 'registerHook', 'dispose', 'toString', 'where', 'retainGrad',
-  'isPinned', 'isSame',
+  'shape',
+  'size',
+  'dtype',
+  'device',
+  'layout',
+  'ndim',
+  'dim',
+  'numel',
+  'nbytes',
+  'elementSize',
+  'stride',
+  'storageOffset',
+  'item',
+  'toArray',
+  'at',
+  'setAt',
+  'to',
+  'cpu',
+  'cuda',
+  'float',
+  'double',
+  'half',
+  'bfloat16',
+  'long',
+  'int',
+  'bool',
+  'T',
+  'mT',
+  'grad',
+  'requiresGrad',
+  'requiresGrad_',
+  'isLeaf',
+  'backward',
+  'data',
+  'registerHook',
+  'dispose',
+  'toString',
+  'where',
+  'retainGrad',
+  'isPinned',
+  'isSame',
 ])
 
 /** Namespaces of PyTorch that ATen spells as prefixes. */
@@ -20,7 +57,12 @@ export function camelCase(name) {
 
 function isHidden(schema) {
   if (unsafeNames.some((each) => each.name === schema.name)) return true
-  if (hiddenNames.some((each) => each.pattern.test(schema.name) && (each.only === undefined || each.only.test(schema.name)))) return true
+  if (
+    hiddenNames.some(
+      (each) => each.pattern.test(schema.name) && (each.only === undefined || each.only.test(schema.name)),
+    )
+  )
+    return true
   return hiddenOverloads.some((each) => each.test(schema))
 }
 
@@ -57,7 +99,13 @@ function inputType(type) {
   return optional ? `${result} | null` : result
 }
 
-const outputTypes = { ...scalarTypes, Scalar: 'number', Layout: undefined, ScalarType: undefined, MemoryFormat: undefined }
+const outputTypes = {
+  ...scalarTypes,
+  Scalar: 'number',
+  Layout: undefined,
+  ScalarType: undefined,
+  MemoryFormat: undefined,
+}
 
 function outputType(type) {
   if (type.endsWith('[]')) {
@@ -70,7 +118,9 @@ function outputType(type) {
 function returnType(schema, isMethod) {
   if (schema.returns.length === 0) return 'void'
   if (schema.returns.length === 1) {
-    return isMethod && schema.name.endsWith('_') && schema.returns[0].inPlace ? 'this' : outputType(schema.returns[0].type)
+    return isMethod && schema.name.endsWith('_') && schema.returns[0].inPlace
+      ? 'this'
+      : outputType(schema.returns[0].type)
   }
   const types = schema.returns.map((each) => outputType(each.type))
   if (types.includes(undefined)) return undefined
@@ -79,8 +129,21 @@ function returnType(schema, isMethod) {
   return `${tuple} & { ${schema.returns.map((each, index) => `${camelCase(each.name)}: ${types[index]}`).join('; ')} }`
 }
 
-const reserved = new Set(['self', 'function', 'default', 'in', 'var', 'new', 'delete', 'this', 'with', 'return', 'case'])
-const parameterName = (name) => (name === 'self' ? 'self' : reserved.has(camelCase(name)) ? `${camelCase(name)}_` : camelCase(name))
+const reserved = new Set([
+  'self',
+  'function',
+  'default',
+  'in',
+  'var',
+  'new',
+  'delete',
+  'this',
+  'with',
+  'return',
+  'case',
+])
+const parameterName = (name) =>
+  name === 'self' ? 'self' : reserved.has(camelCase(name)) ? `${camelCase(name)}_` : camelCase(name)
 
 /** The call signatures of one overload. */
 function signatures(schema, isMethod) {
@@ -96,11 +159,17 @@ function signatures(schema, isMethod) {
   const property = (each) => `${camelCase(each.name)}${each.hasDefault ? '?' : ''}: ${each.tsType}`
   const options = (members) => {
     if (members.length === 0) return ''
-    const plain = isFactory ? members.filter((each) => !['dtype', 'layout', 'device', 'pin_memory'].includes(each.name)) : members
-    const parts = [...(isFactory ? ['TensorOptions'] : []), ...(plain.length > 0 ? [`{ ${plain.map(property).join('; ')} }`] : [])]
+    const plain = isFactory
+      ? members.filter((each) => !['dtype', 'layout', 'device', 'pin_memory'].includes(each.name))
+      : members
+    const parts = [
+      ...(isFactory ? ['TensorOptions'] : []),
+      ...(plain.length > 0 ? [`{ ${plain.map(property).join('; ')} }`] : []),
+    ]
     return `options${members.every((each) => each.hasDefault) ? '?' : ''}: ${parts.join(' & ')}`
   }
-  const parameters = (list) => list.map((each) => `${parameterName(each.name)}${each.hasDefault ? '?' : ''}: ${each.tsType}`)
+  const parameters = (list) =>
+    list.map((each) => `${parameterName(each.name)}${each.hasDefault ? '?' : ''}: ${each.tsType}`)
   const found = []
   const optionsRequired = keywords.some((each) => !each.hasDefault)
   if (!(optionsRequired && defaulted.length > 0)) {
@@ -148,11 +217,16 @@ export function generateSurface(texts, version) {
     const publicName = camelCase(name)
     const space = namespaces.find((each) => name.startsWith(`${each}_`))
     const comments = (list) => list.map((schema) => `   * ${schema.text.replace('*/', '* /')}`)
-    const withSelf = schemas.filter((schema) => schema.arguments[0]?.name === 'self' && schema.arguments[0].type === 'Tensor')
+    const withSelf = schemas.filter(
+      (schema) => schema.arguments[0]?.name === 'self' && schema.arguments[0].type === 'Tensor',
+    )
     if (space === undefined && withSelf.length > 0 && !handwrittenMethods.has(publicName)) {
       methods.push('  /**', ...comments(withSelf), '   */')
-      for (const line of new Set(withSelf.flatMap((schema) => signatures(schema, true)))) methods.push(`  ${publicName}${line}`)
-      methodTable.push(`  ${publicName}: ['aten::${name}', ${quote(withSelf.map((schema) => schema.overload).join(','))}],`)
+      for (const line of new Set(withSelf.flatMap((schema) => signatures(schema, true))))
+        methods.push(`  ${publicName}${line}`)
+      methodTable.push(
+        `  ${publicName}: ['aten::${name}', ${quote(withSelf.map((schema) => schema.overload).join(','))}],`,
+      )
     }
     const overloads = schemas.map((schema) => quote(schema.overload)).join(', ')
     const types = [...new Set(schemas.flatMap((schema) => signatures(schema, false)))].map((line) => `  ${line}`)
@@ -198,6 +272,7 @@ export function generateSurface(texts, version) {
     '',
     ...functions,
   ]
-  for (const space of namespaces) lines.push('', `/** torch.${space} */`, `export const ${space} = {`, ...spaces[space], '}')
+  for (const space of namespaces)
+    lines.push('', `/** torch.${space} */`, `export const ${space} = {`, ...spaces[space], '}')
   return `${lines.join('\n')}\n`
 }

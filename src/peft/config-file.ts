@@ -170,7 +170,7 @@ export function readAdapterConfig(file: JsonObject, where: string, warn: (line: 
     const own = Object.hasOwn(known, name) ? known[name] : undefined
     if (own !== undefined) {
       // peft leaves options out by null
-      if (value === null && !(checks[own]?.[0](null) ?? own === 'rankPattern')) continue
+      if (value === null && own !== 'taskType') continue
       checkValue(where, kind, name, own, value)
       config[own] = value
     } else if (Object.hasOwn(unsupported, name)) {

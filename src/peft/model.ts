@@ -43,6 +43,11 @@ export interface VirtualTokens {
 
 const wrapped = new WeakMap<nn.Module, AdaptedModel>()
 
+/** @internal The AdaptedModel of a model. */
+export function adaptedOf(model: nn.Module): AdaptedModel | undefined {
+  return model instanceof AdaptedModel ? model : wrapped.get(model)
+}
+
 /**
  * A model with adapters. Call it like the model. The adapters stand apart: `model` is the model itself, in which an
  * adapted layer is an {@link AdapterLayer} around the layer; prefix and prompt adapters are in `prompt_encoder`.
@@ -278,86 +283,4 @@ export class AdaptedModel<Model extends nn.Module = nn.Module> extends nn.Module
   override extraRepr(): string {
     return `active=[${this.#active}]`
   }
-}
-
-/** An {@link AdaptedModel} that stands wherever a text model does. */
-export class AdaptedTextModel extends AdaptedModel<TextEncoder> implements TextEncoder {
-  override forward(input: TextInput): TextOutput {
-    return super.forward(input)
-  }
-
-  get modelType(): string {
-    return this.model.modelType
-  }
-
-  get width(): number {
-    return this.model.width
-  }
-
-  get vocabularySize(): number {
-    return this.model.vocabularySize
-  }
-
-  get maximumPositions(): number {
-    return this.model.maximumPositions
-  }
-
-  get layerCount(): number {
-    return this.model.layerCount
-  }
-
-  get keyValueHeads(): number {
-    return this.model.keyValueHeads
-  }
-
-  get headWidth(): number {
-    return this.model.headWidth
-  }
-
-  get seesRight(): boolean {
-    return this.model.seesRight
-  }
-
-  get running(): TextEncoder['running'] {
-    return this.model.running
-  }
-
-  wordEmbeddings(): nn.Embedding {
-    return this.model.wordEmbeddings()
-  }
-}
-
-/** The AdaptedModel of a model (or itself), made where there is none. */
-export function adapt(model: TextEncoder): AdaptedTextModel
-export function adapt<Model extends nn.Module>(model: Model | AdaptedModel<Model>): AdaptedModel<Model>
-export function adapt(model: nn.Module): AdaptedModel {
-  if (model instanceof AdaptedModel) return model
-  const known = wrapped.get(model)
-  if (known !== undefined) return known
-  return isTextEncoder(model) ? (new AdaptedTextModel(model) as unknown as AdaptedModel) : new AdaptedModel(model)
-}
-
-/**
- * Puts an adapter on a model and gives the model with it, to be called like the model. Another call for the same model adds
- * another adapter.
- *
- * @example const adapted = addAdapter(gpt2, { kind: 'lora', r: 8, alpha: 32, dropout: 0.1 })
- */
-export function addAdapter(model: TextEncoder, config: AdapterConfig, name?: string): AdaptedTextModel
-export function addAdapter<Model extends nn.Module>(
-  model: Model | AdaptedModel<Model>,
-  config: AdapterConfig,
-  name?: string,
-): AdaptedModel<Model>
-export function addAdapter(model: nn.Module, config: AdapterConfig, name = 'default'): AdaptedModel {
-  const adapted = adapt(model)
-  adapted.addAdapter(config, name)
-  return adapted
-}
-
-/** Freezes everything but the active adapters' parameters. */
-export function markOnlyAdaptersTrainable(model: nn.Module): void {
-  const adapted = adapt(model)
-  adapted.requiresGrad_(false)
-  adapted.setAdapter(adapted.active)
 }

@@ -133,7 +133,8 @@ export interface FunctionClass<Inputs extends readonly unknown[], Output extends
  * }
  * const y = Square.apply(x)
  */
-export abstract class Function {
+// biome-ignore lint/complexity/noStaticOnlyClass: PyTorch's users know it as a class, and `this` is the class that extends it
+abstract class AutogradFunction {
   static apply<Inputs extends readonly unknown[], Output extends Tensor | readonly Tensor[]>(
     this: FunctionClass<Inputs, Output>,
     ...inputs: Inputs
@@ -178,6 +179,8 @@ export abstract class Function {
     return (isSingle ? wrapped[0] : wrapped) as unknown as Output
   }
 }
+
+export { AutogradFunction as Function }
 
 const contextFields = new Set(Object.keys(new FunctionContext()))
 

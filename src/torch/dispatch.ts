@@ -160,10 +160,19 @@ export class Operator {
     if (returns === 'tensors') return (result as number[]).map(wrap)
     if (returns !== 'several') return result
     const several = (result as unknown[]).map((each, index) =>
-      each === null ? null : returnKinds[index] === 'tensor' ? wrap(each as number) : each instanceof Array ? each.map(wrap) : each,
+      each === null
+        ? null
+        : returnKinds[index] === 'tensor'
+          ? wrap(each as number)
+          : Array.isArray(each)
+            ? each.map(wrap)
+            : each,
     )
     if (returnNames[0] === '') return several
-    return Object.assign(several, Object.fromEntries(returnNames.map((name, index) => [camelCase(name), several[index]])))
+    return Object.assign(
+      several,
+      Object.fromEntries(returnNames.map((name, index) => [camelCase(name), several[index]])),
+    )
   }
 
   private resolve(given: readonly unknown[]): unknown {
@@ -201,7 +210,12 @@ export class Operator {
         throw this.mismatch(values, kinds, keywordKinds)
       }
       if (this.keywordCalls.length < 32) {
-        this.keywordCalls.push({ kinds, names: [...keywordKinds.keys()], keywordKinds: [...keywordKinds.values()], overload })
+        this.keywordCalls.push({
+          kinds,
+          names: [...keywordKinds.keys()],
+          keywordKinds: [...keywordKinds.values()],
+          overload,
+        })
       }
     }
     return this.invokeKeywords(overload, values, keywords)
@@ -247,9 +261,7 @@ export class Operator {
       ...[...(keywords ?? [])].map(([name, kind]) => `${name}: ${kindNames[kind]}`),
     ]
     const wanted = this.candidates.map((candidate) => signature(this.publicName, candidate.description.arguments))
-    return new TypeError(
-      `${this.publicName}: expected ${wanted.join(' or ')}, but received (${given.join(', ')})`,
-    )
+    return new TypeError(`${this.publicName}: expected ${wanted.join(' or ')}, but received (${given.join(', ')})`)
   }
 }
 

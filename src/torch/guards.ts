@@ -107,7 +107,8 @@ function stridedScatter(given: Given): string | undefined {
   const { self } = given
   if (isTensor(self)) {
     if (self.layout !== 'strided') return `expected self to be of the layout strided, but received ${self.layout}`
-    if (needsGraph(self) && !isContiguous(self)) return 'expected self to be contiguous where it requires grad; call contiguous() first'
+    if (needsGraph(self) && !isContiguous(self))
+      return 'expected self to be contiguous where it requires grad; call contiguous() first'
   }
   return strided(given)
 }
@@ -130,13 +131,17 @@ function ctcLoss(given: Given): string | undefined {
   const values = integersOf(targets)
   const lengths = isTensor(targetLengths) ? integersOf(targetLengths) : asNumbers(targetLengths)
   if (values === undefined || lengths === undefined) return reduction(given)
-  if (targets.ndim === 1 && !isContiguous(targets)) return 'expected targets in one dimension to be contiguous; call contiguous() first'
+  if (targets.ndim === 1 && !isContiguous(targets))
+    return 'expected targets in one dimension to be contiguous; call contiguous() first'
   const classes = logProbs.shape.at(-1)!
   const width = targets.ndim === 2 ? targets.shape[1]! : undefined
   let start = 0
   for (const [row, length] of lengths.entries()) {
     // what is behind a row's length is padding
-    const used = width === undefined ? values.slice(start, start + length) : values.slice(row * width, row * width + Math.min(length, width))
+    const used =
+      width === undefined
+        ? values.slice(start, start + length)
+        : values.slice(row * width, row * width + Math.min(length, width))
     const wrong = used.find((value) => !(value >= 0 && value < classes))
     if (wrong !== undefined) return `expected targets to be classes from 0 to ${classes - 1}, but received ${wrong}`
     if (length > 0) start += length
@@ -147,7 +152,8 @@ function ctcLoss(given: Given): string | undefined {
 /** Bags that end beyond the indices, begin before others, or leave indices over are written outside of the result. */
 function embeddingBag({ weight, indices, offsets, includeLastOffset }: Given): string | undefined {
   if (!isTensor(weight) || !isTensor(indices) || !isTensor(offsets)) return undefined
-  if (indices.ndim !== 1) return `expected indices in one dimension, with offsets that part them, but received the shape ${shapeText(indices)}`
+  if (indices.ndim !== 1)
+    return `expected indices in one dimension, with offsets that part them, but received the shape ${shapeText(indices)}`
   if (offsets.ndim !== 1) return `expected offsets in one dimension, but received the shape ${shapeText(offsets)}`
   if (weight.ndim === 2) {
     const wrong = outside('indices', indices, 0, weight.shape[0]!)
@@ -159,7 +165,8 @@ function embeddingBag({ weight, indices, offsets, includeLastOffset }: Given): s
   if (starts[0] !== 0) return `expected offsets to begin with 0, but received ${starts[0]}`
   for (const [k, start] of starts.entries()) {
     if (start > count) return `expected offsets of at most ${count}, the number of indices, but received ${start}`
-    if (k > 0 && start < starts[k - 1]!) return `expected offsets that do not fall, but received ${start} after ${starts[k - 1]}`
+    if (k > 0 && start < starts[k - 1]!)
+      return `expected offsets that do not fall, but received ${start} after ${starts[k - 1]}`
   }
   if (includeLastOffset === true && starts.at(-1) !== count) {
     return `expected the last of the offsets to be ${count}, the number of indices, since includeLastOffset is true, but received ${starts.at(-1)}`
@@ -185,11 +192,13 @@ function pivotsOf(name: string, value: unknown, matrix: unknown, paired: boolean
   for (let k = 0; k < pivots.length; k += 1) {
     const pivot = pivots[k]!
     const inside = pivot !== 0 && Math.abs(pivot) <= rows && (paired || pivot > 0)
-    if (!inside) return `expected ${name} to hold rows from 1 to ${rows}${paired ? ', negative ones for blocks of two' : ''}, but received ${pivot}`
+    if (!inside)
+      return `expected ${name} to hold rows from 1 to ${rows}${paired ? ', negative ones for blocks of two' : ''}, but received ${pivot}`
     if (pivot < 0) {
       // a block of two rows has the same negative pivot twice
       const next = (k + 1) % n === 0 ? undefined : pivots[k + 1]
-      if (next !== pivot) return `expected a negative value of ${name} to come twice in a row, but received ${pivot} alone`
+      if (next !== pivot)
+        return `expected a negative value of ${name} to come twice in a row, but received ${pivot} alone`
       k += 1
     }
   }
@@ -201,14 +210,16 @@ function luUnpack({ LUData, LUPivots, unpackData }: Given): string | undefined {
   if (!isTensor(LUData) || !isTensor(LUPivots) || LUData.ndim < 2) return undefined
   const [rows, columns] = LUData.shape.slice(-2) as [number, number]
   const wanted = [...LUData.shape.slice(0, -2), Math.min(rows, columns)]
-  if (String(LUPivots.shape) !== String(wanted)) return `expected LUPivots of the shape [${wanted.join(', ')}] for a matrix of the shape ${shapeText(LUData)}, but received ${shapeText(LUPivots)}`
+  if (String(LUPivots.shape) !== String(wanted))
+    return `expected LUPivots of the shape [${wanted.join(', ')}] for a matrix of the shape ${shapeText(LUData)}, but received ${shapeText(LUPivots)}`
   return pivotsOf('LUPivots', LUPivots, LUData, false) ?? luUnpackGradient({ LUData, unpackData })
 }
 
 /** A tensor without plain memory comes back without any, and is then read, or fails an internal assertion. */
 function stridedOnly({ self, src }: Given): string | undefined {
   for (const [name, each] of Object.entries({ self, src })) {
-    if (isTensor(each) && each.layout !== 'strided') return `expected ${name} to be of the layout strided, but received ${each.layout}`
+    if (isTensor(each) && each.layout !== 'strided')
+      return `expected ${name} to be of the layout strided, but received ${each.layout}`
   }
   return undefined
 }
@@ -218,7 +229,8 @@ function resize(given: Given): string | undefined {
   const { self, memoryFormat } = given
   if (isTensor(self) && typeof memoryFormat === 'string' && self.layout === 'strided' && self.device !== 'meta') {
     const room = self.storageBytes() - self.storageOffset() * self.elementSize()
-    if (self.nbytes > room) return `expected self to have memory of its own for each element where memoryFormat is given, but it has ${room} bytes for ${self.nbytes}`
+    if (self.nbytes > room)
+      return `expected self to have memory of its own for each element where memoryFormat is given, but it has ${room} bytes for ${self.nbytes}`
   }
   return stridedOnly(given)
 }
@@ -232,7 +244,9 @@ function copy({ self, src }: Given): string | undefined {
 
 /** The gradient of what is not asked for is computed all the same, from tensors without elements. */
 function luUnpackGradient({ LUData, unpackData }: Given): string | undefined {
-  return unpackData === false && needsGraph(LUData) ? 'expected LUData not to require grad where unpackData is false; call detach() first' : undefined
+  return unpackData === false && needsGraph(LUData)
+    ? 'expected LUData not to require grad where unpackData is false; call detach() first'
+    : undefined
 }
 
 /** libtorch's kernel for these dtypes fails an internal assertion, whatever the values. */
@@ -244,7 +258,9 @@ function indexReduce({ self, includeSelf }: Given): string | undefined {
 
 /** Values with gaps are read and written as if there were none. */
 function sparseValues({ values }: Given): string | undefined {
-  return isTensor(values) && values.layout === 'strided' && !isContiguous(values) ? 'expected values to be contiguous; call contiguous() first' : undefined
+  return isTensor(values) && values.layout === 'strided' && !isContiguous(values)
+    ? 'expected values to be contiguous; call contiguous() first'
+    : undefined
 }
 
 /** The rows of each step of packed sequences. */
@@ -256,7 +272,9 @@ function packedSizes(batchSizes: Tensor, rows: number, batch: number): string | 
     sizes[0] === batch &&
     sizes.every((size, k) => size > 0 && (k === 0 || size <= sizes[k - 1]!)) &&
     sizes.reduce((total, size) => total + size, 0) === rows
-  return fits ? undefined : `expected batchSizes to be whole numbers from ${batch} down to 1 with the sum ${rows}, but received ${sizes === undefined ? shapeText(batchSizes) : `[${sizes.join(', ')}]`}`
+  return fits
+    ? undefined
+    : `expected batchSizes to be whole numbers from ${batch} down to 1 with the sum ${rows}, but received ${sizes === undefined ? shapeText(batchSizes) : `[${sizes.join(', ')}]`}`
 }
 
 /** The weights of all layers are taken from a flat list, in fours or twos, without a look at its length and their shapes. */
@@ -265,11 +283,14 @@ function recurrent(gates: number): Guard {
     const hidden = Array.isArray(hx) ? hx[0] : hx
     const cell = Array.isArray(hx) ? hx[1] : hx
     const x = input ?? data
-    if (!isTensor(hidden) || !isTensor(cell) || !isTensor(x) || !Array.isArray(params)) return Array.isArray(hx) ? `expected hx to be two tensors, but received ${hx.length}` : undefined
+    if (!isTensor(hidden) || !isTensor(cell) || !isTensor(x) || !Array.isArray(params))
+      return Array.isArray(hx) ? `expected hx to be two tensors, but received ${hx.length}` : undefined
     if (Array.isArray(hx) && hx.length !== 2) return `expected hx to be two tensors, but received ${hx.length}`
     const rank = isTensor(batchSizes) ? 2 : 3
-    if (x.ndim !== rank) return `expected ${rank === 2 ? 'data' : 'input'} to have ${rank} dimensions, but received the shape ${shapeText(x)}`
-    if (hidden.ndim !== 3 || cell.ndim !== 3) return `expected hx to have 3 dimensions, but received the shape ${shapeText(hidden)}`
+    if (x.ndim !== rank)
+      return `expected ${rank === 2 ? 'data' : 'input'} to have ${rank} dimensions, but received the shape ${shapeText(x)}`
+    if (hidden.ndim !== 3 || cell.ndim !== 3)
+      return `expected hx to have 3 dimensions, but received the shape ${shapeText(hidden)}`
     const packed = isTensor(batchSizes) ? packedSizes(batchSizes, x.shape[0]!, hidden.shape.at(-2)!) : undefined
     if (packed !== undefined) return packed
     const size = cell.shape.at(-1)!
@@ -277,12 +298,17 @@ function recurrent(gates: number): Guard {
     const directions = bidirectional === true ? 2 : 1
     const layers = asNumber(numLayers)
     const batch = isTensor(batchSizes) ? hidden.shape[1]! : x.shape[batchFirst === true ? 0 : 1]!
-    for (const [each, last] of [[hidden, output], [cell, size]] as const) {
+    for (const [each, last] of [
+      [hidden, output],
+      [cell, size],
+    ] as const) {
       const wantedState = [layers * directions, batch, last]
-      if (String(each.shape) !== String(wantedState)) return `expected hx of the shape [${wantedState.join(', ')}], but received ${shapeText(each)}`
+      if (String(each.shape) !== String(wantedState))
+        return `expected hx of the shape [${wantedState.join(', ')}], but received ${shapeText(each)}`
     }
     const wanted: number[][] = []
-    if (layers * directions * 2 > params.length) return `expected params for ${layers} layers and ${directions} directions, but received ${params.length} tensors`
+    if (layers * directions * 2 > params.length)
+      return `expected params for ${layers} layers and ${directions} directions, but received ${params.length} tensors`
     for (let layer = 0; layer < layers; layer += 1) {
       for (let direction = 0; direction < directions; direction += 1) {
         wanted.push([gates * size, layer === 0 ? x.shape.at(-1)! : output * directions], [gates * size, output])
@@ -308,7 +334,9 @@ function leastSquares({ self, b }: Given): string | undefined {
 function finite(name: string, value: unknown): string | undefined {
   if (!isTensor(value) || !/^b?float|^complex/.test(value.dtype) || !hasValues(value)) return undefined
   const real = value.dtype.startsWith('complex') ? realExtrema(value) : extremaOf(value)
-  return real === undefined || real.every(Number.isFinite) ? undefined : `expected ${name} to be finite, but it holds NaN or Infinity`
+  return real === undefined || real.every(Number.isFinite)
+    ? undefined
+    : `expected ${name} to be finite, but it holds NaN or Infinity`
 }
 
 function realExtrema(value: Tensor): [number, number] {
@@ -321,7 +349,10 @@ const floating = /^b?float(16|32|64)$/
 
 /** Scales, shifts and running statistics are read by the input's channels, whatever their own number is. */
 function batchNorm({ input, ...others }: Given): string | undefined {
-  if (!isTensor(input) || input.ndim < 2) return isTensor(input) ? `expected input to have at least 2 dimensions, but received the shape ${shapeText(input)}` : undefined
+  if (!isTensor(input) || input.ndim < 2)
+    return isTensor(input)
+      ? `expected input to have at least 2 dimensions, but received the shape ${shapeText(input)}`
+      : undefined
   if (!floating.test(input.dtype)) return `expected input to be of a floating dtype, but received ${input.dtype}`
   const channels = input.shape[1]!
   for (const name of ['weight', 'bias', 'runningMean', 'runningVar']) {
@@ -329,8 +360,13 @@ function batchNorm({ input, ...others }: Given): string | undefined {
     if (isTensor(each) && (each.ndim !== 1 || each.shape[0] !== channels)) {
       return `expected ${name} to be of the shape [${channels}], one for each channel, but received ${shapeText(each)}`
     }
-    if (isTensor(each) && !floating.test(each.dtype)) return `expected ${name} to be of a floating dtype, but received ${each.dtype}`
-    if (!isTensor(each) && name.startsWith('running') && (others.training === false || others.useInputStats === false)) {
+    if (isTensor(each) && !floating.test(each.dtype))
+      return `expected ${name} to be of a floating dtype, but received ${each.dtype}`
+    if (
+      !isTensor(each) &&
+      name.startsWith('running') &&
+      (others.training === false || others.useInputStats === false)
+    ) {
       return `expected ${name}, which is used where the statistics do not come from the input, but it is missing`
     }
   }
@@ -340,25 +376,31 @@ function batchNorm({ input, ...others }: Given): string | undefined {
 /** The numbers of samples, channels and groups are trusted: zero groups divide by zero, others read beyond. */
 function nativeGroupNorm({ input, weight, bias, N, C, HxW, group }: Given): string | undefined {
   const [samples, channels, pixels, groups] = [asNumber(N), asNumber(C), asNumber(HxW), asNumber(group)]
-  if (!(groups >= 1) || channels % groups !== 0) return `expected group to divide the ${channels} channels, but received ${groups}`
+  if (!(groups >= 1) || channels % groups !== 0)
+    return `expected group to divide the ${channels} channels, but received ${groups}`
   if (isTensor(input) && input.numel() !== samples * channels * pixels) {
     return `expected N * C * HxW to be the ${input.numel()} elements of input, but received ${samples} * ${channels} * ${pixels}`
   }
   for (const [name, each] of Object.entries({ weight, bias })) {
-    if (isTensor(each) && each.numel() !== channels) return `expected ${name} to have ${channels} elements, one for each channel, but received ${shapeText(each)}`
+    if (isTensor(each) && each.numel() !== channels)
+      return `expected ${name} to have ${channels} elements, one for each channel, but received ${shapeText(each)}`
   }
   return undefined
 }
 
 /** The gradient for no rows at all reads from nothing. */
 function pdist({ self }: Given): string | undefined {
-  return isTensor(self) && self.shape[0] === 0 && needsGraph(self) ? 'expected self to have rows where it requires grad' : undefined
+  return isTensor(self) && self.shape[0] === 0 && needsGraph(self)
+    ? 'expected self to have rows where it requires grad'
+    : undefined
 }
 
 /** Negative repeats are found only after the result was written, beyond its end. */
 function repeatInterleave({ repeats }: Given): string | undefined {
   const extrema = isTensor(repeats) ? extremaOf(repeats) : undefined
-  return extrema !== undefined && extrema[0] < 0 ? `expected repeats not to be negative, but received ${extrema[0]}` : undefined
+  return extrema !== undefined && extrema[0] < 0
+    ? `expected repeats not to be negative, but received ${extrema[0]}`
+    : undefined
 }
 
 /** Looks for a sample for ever where there is none. */
@@ -366,11 +408,36 @@ function binomial({ count, prob }: Given): string | undefined {
   return finite('count', count) ?? finite('prob', prob)
 }
 
+/** For the largest int64 the kernel looks for the number above it for ever. */
+function randomFrom({ from }: Given): string | undefined {
+  return Math.abs(asNumber(from)) > Number.MAX_SAFE_INTEGER ? `expected from to be a safe whole number, but received ${String(from)}` : undefined
+}
+
+/** libtorch 2.13 reads beyond an expanded tensor here and returns what lies there (Python's too). */
+function median({ self }: Given): string | undefined {
+  if (!isTensor(self) || self.device !== 'cpu' || self.layout !== 'strided') return undefined
+  const { shape } = self
+  return self.stride().some((stride, dim) => stride === 0 && shape[dim]! > 1)
+    ? 'expected self not to be an expanded tensor, of which libtorch takes a wrong median; call contiguous() first'
+    : undefined
+}
+
+/** Pivots are not repeated with the matrix where B has more batches. */
+function ldlSolve({ LD, pivots, B }: Given): string | undefined {
+  if (isTensor(LD) && isTensor(B) && LD.ndim >= 2 && B.ndim >= 2) {
+    const [own, others] = [LD.shape.slice(0, -2), B.shape.slice(0, -2)]
+    const fits = others.length <= own.length && others.every((size, k) => size === 1 || size === own[own.length - others.length + k])
+    if (!fits) return `expected LD to have the batches of B already, of the shape ${shapeText(B)}, but received ${shapeText(LD)}; call expand() on LD and pivots first`
+  }
+  return pivotsOf('pivots', pivots, LD, true)
+}
+
 /** Groups of heads divide by the number of heads of key and value. */
 function attention({ query, key, value, enableGqa }: Given): string | undefined {
   if (enableGqa !== true) return undefined
   for (const [name, each] of Object.entries({ query, key, value })) {
-    if (isTensor(each) && each.ndim >= 3 && each.shape.at(-3) === 0) return `expected ${name} to have heads with enableGqa, but received the shape ${shapeText(each)}`
+    if (isTensor(each) && each.ndim >= 3 && each.shape.at(-3) === 0)
+      return `expected ${name} to have heads with enableGqa, but received the shape ${shapeText(each)}`
   }
   return undefined
 }
@@ -387,15 +454,27 @@ function parts(name: 'chunks' | 'sections'): Guard {
 
 const mostDegree = 1 << 20
 
+/** The largest value, NaN left out. */
+function largestOf(value: Tensor): number {
+  if (!hasValues(value) || value.dtype.startsWith('complex')) return 0
+  let largest = 0
+  for (const each of value.toTypedArray() as Iterable<number | bigint>) if (each > largest) largest = Number(each)
+  return largest
+}
+
 /** Evaluated by recurrence, a step a degree, for each element: 2^62 steps are no answer. */
 function degree({ n }: Given): string | undefined {
-  const highest = isTensor(n) ? (extremaOf(n)?.[1] ?? 0) : asNumber(n)
-  return highest > mostDegree ? `expected n, the degree, to be at most ${mostDegree}, but received ${highest}` : undefined
+  const highest = isTensor(n) ? largestOf(n) : asNumber(n)
+  return highest > mostDegree
+    ? `expected n, the degree, to be at most ${mostDegree}, but received ${highest}`
+    : undefined
 }
 
 /** The smallest int64 has no positive counterpart: libtorch halves it for ever. */
 function power({ n }: Given): string | undefined {
-  return Math.abs(asNumber(n)) > Number.MAX_SAFE_INTEGER ? `expected n to be a safe whole number, but received ${String(n)}` : undefined
+  return Math.abs(asNumber(n)) > Number.MAX_SAFE_INTEGER
+    ? `expected n to be a safe whole number, but received ${String(n)}`
+    : undefined
 }
 
 /** Makes a grid of as many dimensions, of which there can be 64. */
@@ -427,7 +506,9 @@ function tensorSolve({ self, other }: Given): string | undefined {
 
 /** The gradient takes the logarithm of the base, which a boolean has not. */
 function booleanBase({ self, exponent }: Given): string | undefined {
-  return typeof self === 'boolean' && needsGraph(exponent) ? 'expected self to be a number where exponent requires grad, but received a boolean' : undefined
+  return typeof self === 'boolean' && needsGraph(exponent)
+    ? 'expected self to be a number where exponent requires grad, but received a boolean'
+    : undefined
 }
 
 /** Other dtypes have no wider one to sum in: an internal assertion. */
@@ -449,10 +530,25 @@ function unflatten({ self, dim, sizes }: Given): string | undefined {
   const size = self.shape.at(position)!
   const product = wanted.reduce((total, each) => (each === -1 ? total : total * each), 1)
   const fits = open === 0 ? product === size : open === 1 && product > 0 && size % product === 0
-  return fits && wanted.every((each) => each >= -1) ? undefined : `expected sizes with the product ${size}, at most one of them -1, but received [${wanted.join(', ')}]`
+  return fits && wanted.every((each) => each >= -1)
+    ? undefined
+    : `expected sizes with the product ${size}, at most one of them -1, but received [${wanted.join(', ')}]`
 }
 
-const polynomials = ['chebyshev_polynomial_t', 'chebyshev_polynomial_u', 'chebyshev_polynomial_v', 'chebyshev_polynomial_w', 'hermite_polynomial_h', 'hermite_polynomial_he', 'laguerre_polynomial_l', 'legendre_polynomial_p', 'shifted_chebyshev_polynomial_t', 'shifted_chebyshev_polynomial_u', 'shifted_chebyshev_polynomial_v', 'shifted_chebyshev_polynomial_w']
+const polynomials = [
+  'chebyshev_polynomial_t',
+  'chebyshev_polynomial_u',
+  'chebyshev_polynomial_v',
+  'chebyshev_polynomial_w',
+  'hermite_polynomial_h',
+  'hermite_polynomial_he',
+  'laguerre_polynomial_l',
+  'legendre_polynomial_p',
+  'shifted_chebyshev_polynomial_t',
+  'shifted_chebyshev_polynomial_u',
+  'shifted_chebyshev_polynomial_v',
+  'shifted_chebyshev_polynomial_w',
+]
 
 const table: Readonly<Record<string, Guard>> = {
   as_strided: strided,
@@ -466,7 +562,7 @@ const table: Readonly<Record<string, Guard>> = {
   grid_sampler: gridSampler,
   grid_sampler_2d: gridSampler,
   grid_sampler_3d: gridSampler,
-  linalg_ldl_solve: ({ LD, pivots }) => pivotsOf('pivots', pivots, LD, true),
+  linalg_ldl_solve: ldlSolve,
   linalg_lu_solve: ({ LU, pivots }) => pivotsOf('pivots', pivots, LU, false),
   lu_solve: ({ LUData, LUPivots }) => pivotsOf('LUPivots', LUPivots, LUData, false),
   lu_unpack: luUnpack,
@@ -486,6 +582,10 @@ const table: Readonly<Record<string, Guard>> = {
   vsplit: parts('sections'),
   dsplit: parts('sections'),
   binomial,
+  'random.from': randomFrom,
+  'random_.from': randomFrom,
+  'median.dim': median,
+  'nanmedian.dim': median,
   ...Object.fromEntries(polynomials.map((name) => [`special_${name}`, degree])),
   matrix_power: power,
   linalg_matrix_power: power,

@@ -4,7 +4,9 @@ import type { Device, DType } from './types.js'
 function refuseAsync(name: string, value: unknown): void {
   if (typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function') {
     void Promise.resolve(value as Promise<unknown>).catch(() => {})
-    throw new TypeError(`${name}: expected a synchronous function, since the mode ends when it returns, but it returned a Promise`)
+    throw new TypeError(
+      `${name}: expected a synchronous function, since the mode ends when it returns, but it returned a Promise`,
+    )
   }
 }
 

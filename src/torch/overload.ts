@@ -59,7 +59,8 @@ export class Overload {
 
 /** A value in the words of an error. */
 export function describe(value: unknown, kind: number): string {
-  if (kind === OtherKind) return typeof value === 'function' ? 'a function' : Array.isArray(value) ? 'a mixed array' : 'an object'
+  if (kind === OtherKind)
+    return typeof value === 'function' ? 'a function' : Array.isArray(value) ? 'a mixed array' : 'an object'
   if (kind === Missing) return 'undefined'
   return kindNames[kind]!
 }

@@ -18,7 +18,11 @@ function isHolder(value: object): value is Holder {
 }
 
 /** Adds the tensors inside a value (arrays, plain objects, Maps, Sets, Modules, at any depth) to `found`. */
-export function collectTensors(value: unknown, found: Set<Tensor> = new Set(), seen: Set<object> = new Set()): Set<Tensor> {
+export function collectTensors(
+  value: unknown,
+  found: Set<Tensor> = new Set(),
+  seen: Set<object> = new Set(),
+): Set<Tensor> {
   if (value instanceof Tensor) {
     found.add(value)
     return found

@@ -1,6 +1,6 @@
 import { native, type Opaque } from './native.js'
 import { Tensor, wrap } from './tensor.js'
-import { type Device, type DType, dtypeBytes, Float } from './types.js'
+import { type Device, type DType, dtypeBytes, type Float } from './types.js'
 
 /*
  * TorchScript modules: what Python saved with torch.jit.save(), run by libtorch's own interpreter.
@@ -30,7 +30,9 @@ function decode(value: unknown): ScriptValue {
   if (typeof value === 'object' && value !== null) {
     if ('tensor' in value) return value.tensor === null ? null : wrap(value.tensor as number)
     if ('entries' in value) {
-      return new Map((value.entries as [unknown, unknown][]).map(([key, item]) => [decode(key) as string, decode(item)]))
+      return new Map(
+        (value.entries as [unknown, unknown][]).map(([key, item]) => [decode(key) as string, decode(item)]),
+      )
     }
   }
   return value as ScriptValue

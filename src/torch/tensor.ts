@@ -85,7 +85,6 @@ export interface Removable {
  * A tensor holds memory outside of JavaScript: make it inside `torch.scope(...)`, declare it with `using`, or call
  * dispose(). Operations on a disposed tensor are TypeErrors.
  */
-// biome-ignore lint/correctness/noUnusedVariables: merged with the class below
 export interface Tensor extends TensorMethods {}
 // biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the generated methods are installed on the prototype
 export class Tensor implements Disposable {
@@ -430,6 +429,7 @@ export class Tensor implements Disposable {
    * Calls a function with the gradient of this tensor each time backward() has it. What it returns takes the gradient's
    * place. Tensors that it makes are freed when it returns.
    */
+  // biome-ignore lint/suspicious/noConfusingVoidType: a hook that returns nothing is a hook
   registerHook(hook: (gradient: Tensor) => Tensor | undefined | null | void): Removable {
     if (typeof hook !== 'function') {
       throw new TypeError(`registerHook: expected the hook to be a function, but received ${String(hook)}`)

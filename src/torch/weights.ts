@@ -1,7 +1,7 @@
-import { callOperator } from './operators.js'
 import { createFiles } from './files/index.js'
-import { native } from './native.js'
 import { noGrad } from './modes.js'
+import { native } from './native.js'
+import { callOperator } from './operators.js'
 import { scope } from './scope.js'
 import { Tensor, wrap } from './tensor.js'
 

@@ -13,10 +13,14 @@ interface Finding {
 
 /** A finding as the command that shows it again. */
 function report(findings: readonly Finding[]): string[] {
-  return findings.map(({ kind, text, call }) => `${kind}: ${text}\n  node test/torch/fuzz/driver.mjs --call '${JSON.stringify(call)}'`)
+  return findings.map(
+    ({ kind, text, call }) => `${kind}: ${text}\n  node test/torch/fuzz/driver.mjs --call '${JSON.stringify(call)}'`,
+  )
 }
 
-const regressions = JSON.parse(readFileSync(new URL('./fuzz/regressions.json', import.meta.url), 'utf8')) as { name: string }[]
+const regressions = JSON.parse(readFileSync(new URL('./fuzz/regressions.json', import.meta.url), 'utf8')) as {
+  name: string
+}[]
 
 describe('operators with wrong and random arguments', () => {
   it('survive the calls that libtorch alone does not: crashes, internal assertions, loops without an end', async () => {
@@ -33,7 +37,10 @@ describe('operators with wrong and random arguments', () => {
     expect(reached.size).toBe(parts[0].operators)
     expect(parts[0].operators).toBeGreaterThan(800)
     // wrong arguments that never reach a kernel would prove little
-    const returned = parts.reduce((sum: number, part: { outcomes: { returned: number } }) => sum + part.outcomes.returned, 0)
+    const returned = parts.reduce(
+      (sum: number, part: { outcomes: { returned: number } }) => sum + part.outcomes.returned,
+      0,
+    )
     expect(returned).toBeGreaterThan(0.25 * count * processes)
   }, 120_000)
 })

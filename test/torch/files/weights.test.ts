@@ -13,11 +13,34 @@ afterAll(() => rmSync(folder, { recursive: true }))
 const digest = (path: string) => createHash('sha256').update(readFileSync(path)).digest('hex')
 
 const dtypes: torch.DType[] = [
-  'float64', 'float32', 'float16', 'bfloat16', 'int64', 'int32', 'int16', 'int8',
-  'uint8', 'uint16', 'uint32', 'uint64', 'bool', 'complex64', 'float8_e4m3fn', 'float8_e5m2',
+  'float64',
+  'float32',
+  'float16',
+  'bfloat16',
+  'int64',
+  'int32',
+  'int16',
+  'int8',
+  'uint8',
+  'uint16',
+  'uint32',
+  'uint64',
+  'bool',
+  'complex64',
+  'float8_e4m3fn',
+  'float8_e5m2',
 ]
 
-const sample = (dtype: torch.DType) => torch.tensor([[0, 1], [1, 1]], { dtype: dtype === 'bool' ? 'bool' : 'float32' }).to(dtype)
+const sample = (dtype: torch.DType) =>
+  torch
+    .tensor(
+      [
+        [0, 1],
+        [1, 1],
+      ],
+      { dtype: dtype === 'bool' ? 'bool' : 'float32' },
+    )
+    .to(dtype)
 
 describe('files of weights, with libtorch', () => {
   it('keeps every dtype through safetensors', () => {
@@ -49,8 +72,8 @@ describe('files of weights, with libtorch', () => {
   })
 
   it('reads what Python wrote, in the zip form and in the one before PyTorch 1.6', async () => {
-    const [zip, legacy] = [await torch.load(fixture('dtypes.pt')), await torch.load(fixture('dtypes-legacy.pt'))].map((loaded) =>
-      torch.toStateDict(loaded),
+    const [zip, legacy] = [await torch.load(fixture('dtypes.pt')), await torch.load(fixture('dtypes-legacy.pt'))].map(
+      (loaded) => torch.toStateDict(loaded),
     )
     expect(legacy!.size).toBeGreaterThan(8)
     for (const [name, tensor] of legacy!) {
@@ -75,7 +98,11 @@ describe('files of weights, with libtorch', () => {
     const z = torch.tensor([{ re: 1, im: 2 }])
     torch.saveSafetensors({ x: x.t(), z: z.conj() }, path)
     const file = torch.openSafetensors(path)
-    expect(file.tensor('x').toArray()).toEqual([[0, 3], [1, 4], [2, 5]])
+    expect(file.tensor('x').toArray()).toEqual([
+      [0, 3],
+      [1, 4],
+      [2, 5],
+    ])
     expect(file.tensor('z').toArray()).toEqual([{ re: 1, im: -2 }])
   })
 
