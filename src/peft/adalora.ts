@@ -1,7 +1,7 @@
 import * as torch from '../torch/index.js'
 import { nn } from '../torch/index.js'
 import type { AdaLoraConfig, Resolved } from './config.js'
-import { adapterFactory, AdapterLayer, type Merging, outputShape, ParameterDict } from './layer.js'
+import { AdapterLayer, adapterFactory, type Merging, outputShape, ParameterDict } from './layer.js'
 import { adapterInput, addLowRank, cast, forwardRows } from './linear.js'
 
 type Tensor = torch.Tensor
@@ -68,14 +68,15 @@ export class AdaLoraLayer extends AdapterLayer {
 
   private settings(name: string): Settings {
     const found = this.#settings.get(name)
-    if (found === undefined) throw new RangeError(`AdaLoraLayer: expected an adapter of the layer, but received '${name}'`)
+    if (found === undefined)
+      throw new RangeError(`AdaLoraLayer: expected an adapter of the layer, but received '${name}'`)
     return found
   }
 
   protected adapted(input: Tensor, names: readonly string[]): Tensor {
     const { inFeatures, outFeatures } = this.linear
     const rows = input.reshape([-1, inFeatures])
-    let result = forwardRows(this.base_layer, rows)
+    let result = forwardRows(this.beneath, rows)
     const { dtype } = result.rows
     for (const name of names) {
       const { a, b, e } = this.triplets(name)

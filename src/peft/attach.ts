@@ -42,12 +42,20 @@ function attachLora(model: nn.Module, config: Resolved<LoraConfig>, name: string
 }
 
 /** How many triplets of a module a pattern keeps. Its keys name `lora_E`, with or without the head's prefix. */
-export function keptTriplets(config: Resolved<AdaLoraConfig>, { path, fullPath }: Pick<Target, 'path' | 'fullPath'>): readonly boolean[] | null {
+export function keptTriplets(
+  config: Resolved<AdaLoraConfig>,
+  { path, fullPath }: Pick<Target, 'path' | 'fullPath'>,
+): readonly boolean[] | null {
   const pattern = config.rankPattern ?? {}
   return pattern[`${fullPath}.lora_E`] ?? pattern[`${path}.lora_E`] ?? null
 }
 
-function attachAdaLora(model: nn.Module, config: Resolved<AdaLoraConfig>, name: string, targets: readonly Target[]): void {
+function attachAdaLora(
+  model: nn.Module,
+  config: Resolved<AdaLoraConfig>,
+  name: string,
+  targets: readonly Target[],
+): void {
   for (const target of targets) {
     const isAdaLora = (layer: AdapterLayer): layer is AdaLoraLayer => layer instanceof AdaLoraLayer
     const kept = keptTriplets(config, target)
@@ -60,7 +68,8 @@ function attachIa3(model: nn.Module, config: Resolved<Ia3Config>, name: string, 
   const inner = config.feedforwardModules ?? []
   for (const target of targets) {
     const isInner = isFeedforward(target.fullPath, inner) || isFeedforward(target.path, inner)
-    const isIa3 = (layer: AdapterLayer): layer is Ia3Layer => layer instanceof Ia3Layer && layer.isFeedforward === isInner
+    const isIa3 = (layer: AdapterLayer): layer is Ia3Layer =>
+      layer instanceof Ia3Layer && layer.isFeedforward === isInner
     layerAt(model, target, isIa3, (base) => new Ia3Layer(base, isInner)).addAdapter(name, config.dtype)
   }
 }
@@ -74,7 +83,12 @@ function withTargets(model: nn.Module, config: Resolved<AdapterConfig>): Resolve
   // of the default feed-forward modules, those that are targets
   const inner = defaultTargets(model, 'feedforward')
   const isDefault = config.targetModules === null
-  return { ...config, targetModules, feedforwardModules: isDefault || typeof targetModules === 'string' ? inner : inner.filter((each) => targetModules.includes(each)) }
+  return {
+    ...config,
+    targetModules,
+    feedforwardModules:
+      isDefault || typeof targetModules === 'string' ? inner : inner.filter((each) => targetModules.includes(each)),
+  }
 }
 
 /** Puts an adapter on a model. Nothing stays on it where that fails. */

@@ -53,7 +53,12 @@ const names: Readonly<Record<AdapterKind, Readonly<Record<string, string>>>> = {
     total_step: 'totalStep',
     rank_pattern: 'rankPattern',
   },
-  ia3: { ...description, target_modules: 'targetModules', exclude_modules: 'excludeModules', feedforward_modules: 'feedforwardModules' },
+  ia3: {
+    ...description,
+    target_modules: 'targetModules',
+    exclude_modules: 'excludeModules',
+    feedforward_modules: 'feedforwardModules',
+  },
   prefix: {
     ...description,
     num_virtual_tokens: 'numVirtualTokens',
@@ -103,7 +108,9 @@ const isEmpty = (value: Json): boolean =>
   value === null || (typeof value === 'object' && Object.keys(value).length === 0)
 
 function refuseFeature(where: string, name: string, value: Json): never {
-  throw new TypeError(`${where}: expected an adapter without ${name}, which is not supported, but it says ${JSON.stringify(value)}; merge it in Python, or train without it`)
+  throw new TypeError(
+    `${where}: expected an adapter without ${name}, which is not supported, but it says ${JSON.stringify(value)}; merge it in Python, or train without it`,
+  )
 }
 
 const shown = (value: Json | undefined): string => JSON.stringify(value) ?? 'nothing'
@@ -113,10 +120,18 @@ const isString: Test = (value) => typeof value === 'string'
 const isNumber: Test = (value) => typeof value === 'number' && Number.isFinite(value)
 const isBoolean: Test = (value) => typeof value === 'boolean'
 const isNull: Test = (value) => value === null
-const listOf = (test: Test): Test => (value) => Array.isArray(value) && value.every(test)
-const recordOf = (test: Test): Test => (value) =>
-  typeof value === 'object' && value !== null && !Array.isArray(value) && Object.values(value).every(test)
-const either = (...tests: readonly Test[]): Test => (value) => tests.some((test) => test(value))
+const listOf =
+  (test: Test): Test =>
+  (value) =>
+    Array.isArray(value) && value.every(test)
+const recordOf =
+  (test: Test): Test =>
+  (value) =>
+    typeof value === 'object' && value !== null && !Array.isArray(value) && Object.values(value).every(test)
+const either =
+  (...tests: readonly Test[]): Test =>
+  (value) =>
+    tests.some((test) => test(value))
 
 const modules: readonly [Test, string] = [either(isNull, isString, listOf(isString)), 'names of modules']
 const word: readonly [Test, string] = [either(isNull, isString), 'a string or null']
@@ -141,7 +156,9 @@ const checks: Readonly<Record<string, readonly [Test, string]>> = {
 
 function checkValue(where: string, kind: AdapterKind, name: string, own: string, value: Json): void {
   const ranks: readonly [Test, string] =
-    kind === 'adalora' ? [either(isNull, recordOf(listOf(isBoolean))), 'booleans by module'] : [recordOf(isNumber), 'numbers by pattern']
+    kind === 'adalora'
+      ? [either(isNull, recordOf(listOf(isBoolean))), 'booleans by module']
+      : [recordOf(isNumber), 'numbers by pattern']
   const [test, wanted] = own === 'rankPattern' ? ranks : (checks[own] ?? [isNumber, 'a number'])
   if (!test(value)) throw new TypeError(`${where}: expected ${name} to be ${wanted}, but received ${shown(value)}`)
 }
@@ -175,12 +192,14 @@ export function readAdapterConfig(file: JsonObject, where: string, warn: (line: 
       config[own] = value
     } else if (Object.hasOwn(unsupported, name)) {
       if (!unsupported[name]!.includes(value) && !isEmpty(value)) refuseFeature(where, name, value)
-    } else if (!neutral.has(name) && !(kind === 'adalora' && name === 'r') && !ignored(kind, name, value)) unknown.push(name)
+    } else if (!neutral.has(name) && !(kind === 'adalora' && name === 'r') && !ignored(kind, name, value))
+      unknown.push(name)
   }
   if (unknown.length > 0) warn(`${where}: ignores options that are not known: ${unknown.join(', ')}`)
   if (kind === 'lora') {
     const init = config.initLoraWeights
-    if (typeof init === 'string' && changesBase.test(init.toLowerCase())) refuseFeature(where, 'init_lora_weights', init)
+    if (typeof init === 'string' && changesBase.test(init.toLowerCase()))
+      refuseFeature(where, 'init_lora_weights', init)
     config.initLoraWeights = init === 'gaussian' ? init : true
   }
   if (kind === 'prefix') {
@@ -204,12 +223,22 @@ function ignored(kind: AdapterKind, name: string, value: Json): boolean {
 }
 
 /** peft's config from ours. `more` is what only the model knows. */
-export function writeAdapterConfig(config: Resolved<AdapterConfig>, more: Readonly<Record<string, Json>>): Record<string, Json> {
+export function writeAdapterConfig(
+  config: Resolved<AdapterConfig>,
+  more: Readonly<Record<string, Json>>,
+): Record<string, Json> {
   const type = Object.entries(kinds).find(([, kind]) => kind === config.kind)![0]
   const own = config as unknown as Readonly<Record<string, Json>>
   const written = Object.entries(names[config.kind]).map(([name, ours]): [string, Json] => [name, own[ours] ?? null])
-  const common: Record<string, Json> = { peft_type: type, auto_mapping: null, revision: null, inference_mode: true, modules_to_save: null }
-  const lora: Record<string, Json> = config.kind === 'lora' || config.kind === 'adalora' ? { bias: 'none', init_lora_weights: true } : {}
+  const common: Record<string, Json> = {
+    peft_type: type,
+    auto_mapping: null,
+    revision: null,
+    inference_mode: true,
+    modules_to_save: null,
+  }
+  const lora: Record<string, Json> =
+    config.kind === 'lora' || config.kind === 'adalora' ? { bias: 'none', init_lora_weights: true } : {}
   const all = { ...common, ...lora, ...Object.fromEntries(written), ...more }
   return Object.fromEntries(Object.entries(all).sort(([a], [b]) => (a < b ? -1 : 1)))
 }

@@ -168,7 +168,8 @@ export const adapterDefaults = {
 export type Resolved<Config extends AdapterConfig> = Required<Config>
 
 function check(holds: boolean, what: string, given: unknown): void {
-  if (!holds) throw new RangeError(`addAdapter: expected ${what}, but received ${JSON.stringify(given) ?? String(given)}`)
+  if (!holds)
+    throw new RangeError(`addAdapter: expected ${what}, but received ${JSON.stringify(given) ?? String(given)}`)
 }
 
 const isCount = (value: number, least = 1): boolean => Number.isSafeInteger(value) && value >= least
@@ -210,7 +211,9 @@ function checkAdaLora(config: Resolved<AdaLoraConfig>): void {
 
 /** Fills in what is not given and refuses what cannot be. */
 export function resolveConfig<Config extends AdapterConfig>(config: Config): Resolved<Config> {
-  const defaults: object | undefined = Object.hasOwn(adapterDefaults, config.kind) ? adapterDefaults[config.kind] : undefined
+  const defaults: object | undefined = Object.hasOwn(adapterDefaults, config.kind)
+    ? adapterDefaults[config.kind]
+    : undefined
   check(defaults !== undefined, `kind to be one of '${Object.keys(adapterDefaults).join("', '")}'`, config.kind)
   const given = Object.entries(config).filter(([, value]) => value !== undefined)
   const full = { ...defaults, ...Object.fromEntries(given) } as unknown as Resolved<AdapterConfig>
@@ -224,7 +227,11 @@ export function resolveConfig<Config extends AdapterConfig>(config: Config): Res
   if (full.kind === 'ia3') {
     const { targetModules: targets, feedforwardModules: inner } = full
     if (Array.isArray(targets) && Array.isArray(inner)) {
-      check(inner.every((name) => targets.includes(name)), 'feedforwardModules to be among the targetModules', inner)
+      check(
+        inner.every((name) => targets.includes(name)),
+        'feedforwardModules to be among the targetModules',
+        inner,
+      )
     }
   }
   if (full.kind === 'prefix' || full.kind === 'prompt') {

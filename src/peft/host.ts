@@ -21,9 +21,11 @@ export interface Place {
 /** The model's modules as they would be without adapters, in the model's order. */
 export function places(model: nn.Module): Place[] {
   const found: Place[] = []
+  const seen = new Set<nn.Module>()
   const visit = (outer: nn.Module, path: string): void => {
     const module = outer instanceof AdapterLayer ? outer.innermost : outer
-    if (found.some((place) => place.module === module)) return
+    if (seen.has(module)) return
+    seen.add(module)
     found.push({ path, module, outer })
     for (const [name, child] of module.namedChildren()) visit(child, path === '' ? name : `${path}.${name}`)
   }

@@ -1,6 +1,6 @@
 import * as torch from '../torch/index.js'
 import { nn } from '../torch/index.js'
-import { adapterFactory, AdapterLayer, type Merging, ParameterDict } from './layer.js'
+import { AdapterLayer, adapterFactory, type Merging, ParameterDict } from './layer.js'
 import { cast } from './linear.js'
 
 type Tensor = torch.Tensor
@@ -47,14 +47,17 @@ export class Ia3Layer extends AdapterLayer {
 
   protected adapted(input: Tensor, names: readonly string[]): Tensor {
     const factors = this.factors(names)
-    if (this.isFeedforward) return this.base_layer.forward(cast(input.mul(factors), input.dtype))
-    const result = this.base_layer.forward(input)
+    if (this.isFeedforward) return this.beneath.forward(cast(input.mul(factors), input.dtype))
+    const result = this.beneath.forward(input)
     return cast(result.mul(factors), result.dtype)
   }
 
   protected mergeOne(name: string, { weight, bias }: Merging): Merging {
     // [1, in] multiplies columns, [out, 1] rows
     const factors = this.ia3_l.get(name).to(weight.dtype)
-    return { weight: weight.mul(factors), bias: bias === null || this.isFeedforward ? bias : bias.mul(factors.flatten()) }
+    return {
+      weight: weight.mul(factors),
+      bias: bias === null || this.isFeedforward ? bias : bias.mul(factors.flatten()),
+    }
   }
 }

@@ -1,14 +1,15 @@
 /*
  * Adapters (parameter-efficient fine-tuning) on any model by module name, read and written as Python's peft does.
  */
-export { AdaptedTextModel, adapt, addAdapter, markOnlyAdaptersTrainable } from './adapt.js'
+
 export { AdaLoraLayer, type Triplets } from './adalora.js'
+export { AdaptedTextModel, adapt, addAdapter, markOnlyAdaptersTrainable } from './adapt.js'
 export * from './config.js'
 export type { KeyValue, TextEncoder, TextInput, TextOutput } from './host.js'
 export { Ia3Layer } from './ia3.js'
 export { fileKey, memoryKey } from './keys.js'
 export { AdapterLayer } from './layer.js'
-export { loadAdapter, type LoadAdapterOptions } from './load.js'
+export { type LoadAdapterOptions, loadAdapter } from './load.js'
 export { LoraLayer } from './lora.js'
 export {
   AdaptedModel,
@@ -20,5 +21,5 @@ export {
 export { PrefixEncoder } from './prefix.js'
 export { PromptEncoder } from './prompt.js'
 export { type AllocatorState, RankAllocator } from './rank-allocator.js'
-export { adapterState, saveAdapter, type SaveAdapterOptions } from './save.js'
-export { trainableParameters, type TrainableParameter, type TrainableParameters } from './trainable.js'
+export { adapterState, type SaveAdapterOptions, saveAdapter } from './save.js'
+export { type TrainableParameter, type TrainableParameters, trainableParameters } from './trainable.js'

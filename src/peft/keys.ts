@@ -49,7 +49,10 @@ export function alignPaths(paths: readonly string[], own: ReadonlySet<string>): 
     const words = path.split('.')
     for (let skipped = 0; skipped < words.length; skipped += 1) {
       if (!own.has(words.slice(skipped).join('.'))) continue
-      const prefix = words.slice(0, skipped).map((word) => `${word}.`).join('')
+      const prefix = words
+        .slice(0, skipped)
+        .map((word) => `${word}.`)
+        .join('')
       votes.set(`-${prefix}`, (votes.get(`-${prefix}`) ?? 0) + 1)
       break
     }

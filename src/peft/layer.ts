@@ -14,7 +14,9 @@ export class ParameterDict extends nn.Module {
   get(name: string): nn.Parameter {
     const found = this.ownParameters().find(([each]) => each === name)
     if (found === undefined) {
-      throw new RangeError(`ParameterDict.get: expected one of [${this.ownParameters().map(([each]) => each)}], but received '${name}'`)
+      throw new RangeError(
+        `ParameterDict.get: expected one of [${this.ownParameters().map(([each]) => each)}], but received '${name}'`,
+      )
     }
     return found[1]
   }
@@ -30,7 +32,9 @@ export class ParameterDict extends nn.Module {
 
   /** A ParameterDict has none. */
   forward(): never {
-    throw new TypeError('ParameterDict.forward: expected a use of one of the parameters, but the dictionary itself computes nothing')
+    throw new TypeError(
+      'ParameterDict.forward: expected a use of one of the parameters, but the dictionary itself computes nothing',
+    )
   }
 }
 
@@ -55,7 +59,6 @@ export interface LayerMerge {
 }
 
 interface Merged {
-  names: readonly string[]
   /** The values before, and the values after while adapters are switched off: each for one of the parameters. */
   swapped: Map<nn.Parameter, Tensor> | null
 }
@@ -84,10 +87,23 @@ export abstract class AdapterLayer extends nn.Module {
     return this.base_layer instanceof AdapterLayer ? this.base_layer.innermost : this.base_layer
   }
 
+  /** The next layer below that does something. */
+  protected get beneath(): nn.Layer {
+    const below = this.base_layer
+    return below instanceof AdapterLayer && below.isIdle ? below.beneath : below
+  }
+
+  private get isIdle(): boolean {
+    return !this.#isEnabled || this.#merged !== null || this.#active.length === 0
+  }
+
   /** The linear layer below all adapters. */
   protected get linear(): LinearView {
     const found = linearOf(this.innermost)
-    if (found === null) throw new TypeError(`${this.constructor.name}: expected a linear layer, but it is around a ${this.innermost.constructor.name}`)
+    if (found === null)
+      throw new TypeError(
+        `${this.constructor.name}: expected a linear layer, but it is around a ${this.innermost.constructor.name}`,
+      )
     return found
   }
 
@@ -113,7 +129,8 @@ export abstract class AdapterLayer extends nn.Module {
 
   /** Which adapters take part, in this order. */
   activate(names: readonly string[]): void {
-    this.#active = names
+    const present = new Set(this.adapterNames())
+    this.#active = names.filter((name) => present.has(name))
   }
 
   get isMerged(): boolean {
@@ -125,7 +142,9 @@ export abstract class AdapterLayer extends nn.Module {
     if (enabled === this.#isEnabled) return
     if (this.#merged !== null) {
       if (this.#merged.swapped === null) {
-        throw new TypeError('withoutAdapters: expected the original weights, but adapters were merged with keepOriginal: false')
+        throw new TypeError(
+          'withoutAdapters: expected the original weights, but adapters were merged with keepOriginal: false',
+        )
       }
       for (const [parameter, values] of this.#merged.swapped) {
         const current = torch.keep(parameter.detach())
@@ -138,10 +157,7 @@ export abstract class AdapterLayer extends nn.Module {
   }
 
   forward(input: Tensor): Tensor {
-    if (!this.#isEnabled || this.#merged !== null) return this.base_layer.forward(input)
-    const present = new Set(this.adapterNames())
-    const names = this.#active.filter((name) => present.has(name))
-    return names.length === 0 ? this.base_layer.forward(input) : this.adapted(input, names)
+    return this.isIdle ? this.base_layer.forward(input) : this.adapted(input, this.#active)
   }
 
   /**
@@ -150,7 +166,7 @@ export abstract class AdapterLayer extends nn.Module {
    * @param keepOriginal hold on to the values before, so that unmerge() gives them back exactly
    */
   merge(keepOriginal: boolean): LayerMerge | null {
-    const names = this.#active.filter((name) => this.adapterNames().includes(name))
+    const names = this.#active
     if (this.#merged !== null || names.length === 0) return null
     const { weight, bias, isTransposed } = this.linear
     return torch.noGrad(() =>
@@ -166,7 +182,9 @@ export abstract class AdapterLayer extends nn.Module {
         const pairs = [[weight, found.weight, exact.weight] as const]
         if (bias !== null && found.bias !== null && exact.bias !== null) pairs.push([bias, found.bias, exact.bias])
         if (!pairs.every(([, values]) => values.isfinite().all().item())) {
-          throw new RangeError(`merge: expected finite weights, but the adapter ${names.join(', ')} has values that are not`)
+          throw new RangeError(
+            `merge: expected finite weights, but the adapter ${names.join(', ')} has values that are not`,
+          )
         }
         const swapped = new Map<nn.Parameter, Tensor>()
         let [error, change] = [0, 0]
@@ -179,7 +197,7 @@ export abstract class AdapterLayer extends nn.Module {
           parameter.data = stored
           if (keepOriginal) swapped.set(parameter, torch.keep(before))
         }
-        this.#merged = { names, swapped: keepOriginal ? swapped : null }
+        this.#merged = { swapped: keepOriginal ? swapped : null }
         return { error, change }
       }),
     )
@@ -218,6 +236,9 @@ export function outputShape(input: Tensor, outFeatures: number): number[] {
 }
 
 /** An adapter's parameters stand where the layer's do; float32 unless the layer is float64 or the config says otherwise. */
-export function adapterFactory(weight: Tensor, dtype: torch.DType | null): { device: torch.Device; dtype: torch.DType } {
+export function adapterFactory(
+  weight: Tensor,
+  dtype: torch.DType | null,
+): { device: torch.Device; dtype: torch.DType } {
   return { device: weight.device as torch.Device, dtype: dtype ?? (weight.dtype === 'float64' ? 'float64' : 'float32') }
 }

@@ -35,7 +35,7 @@ export function orient({ weight, isTransposed }: Pick<LinearView, 'weight' | 'is
 }
 
 /** Whether a layer computes what its class says: no hook, no forward() of somebody's own. */
-function isPlain(module: nn.Module): boolean {
+export function isPlain(module: nn.Module): boolean {
   return module.forward === nn.Linear.prototype.forward || module.forward === Conv1D.prototype.forward
 }
 
@@ -64,9 +64,20 @@ export function cast(tensor: Tensor, dtype: torch.DType): Tensor {
   return tensor.dtype === dtype ? tensor : tensor.to(dtype)
 }
 
-/** The device of a tensor, without the number that autocast does not take. */
+/** The kind of a tensor's device, without its number, for autocast; none for 'meta', where there is none. */
+function autocastDevice(tensor: Tensor): torch.Device | null {
+  return tensor.isMeta ? null : (tensor.device.split(':')[0] as torch.Device)
+}
+
 function isAutocasting(tensor: Tensor): boolean {
-  return torch.isAutocastEnabled(tensor.device.split(':')[0] as torch.Device)
+  const device = autocastDevice(tensor)
+  return device !== null && torch.isAutocastEnabled(device)
+}
+
+/** Runs a function in the precision of its tensors. */
+export function withoutAutocast<T>(tensor: Tensor, run: () => T): T {
+  const device = autocastDevice(tensor)
+  return device === null ? run() : torch.autocast({ device, enabled: false }, run)
 }
 
 /** An input in the adapter's dtype, as peft casts it. Autocast casts by itself. */
@@ -84,9 +95,11 @@ export function addLowRank(base: BaseRows, x: Tensor, a: Tensor, b: Tensor, scal
   const inner = nn.functional.linear(x, a)
   const right = cast(b, inner.dtype).t()
   const alpha = { alpha: torch.float(scale) }
-  const wide = torch.promoteTypes(base.rows.dtype, inner.dtype)
-  if (wide !== inner.dtype) return { rows: base.rows.add(inner.mm(right), alpha), isOwn: true }
-  if (base.rows.dtype !== wide) return { rows: base.rows.to(wide).addmm_(inner, right, alpha), isOwn: true }
-  if (base.isOwn) return { rows: base.rows.addmm_(inner, right, alpha), isOwn: true }
-  return { rows: torch.addmm(base.rows, inner, right, alpha), isOwn: true }
+  if (base.rows.dtype !== inner.dtype) {
+    const isWider = torch.promoteTypes(base.rows.dtype, inner.dtype) === inner.dtype
+    const rows = isWider ? base.rows.to(inner.dtype).addmm_(inner, right, alpha) : base.rows.add(inner.mm(right), alpha)
+    return { rows, isOwn: true }
+  }
+  const rows = base.isOwn ? base.rows.addmm_(inner, right, alpha) : torch.addmm(base.rows, inner, right, alpha)
+  return { rows, isOwn: true }
 }

@@ -26,31 +26,44 @@ export interface LoadAdapterOptions {
 const longestConfig = 16_000_000
 
 function readJson(path: string): JsonObject {
-  if (!existsSync(path)) throw new RangeError(`loadAdapter: expected a file ${path}, but there is none; give the folder that peft's save_pretrained wrote`)
+  if (!existsSync(path))
+    throw new RangeError(
+      `loadAdapter: expected a file ${path}, but there is none; give the folder that peft's save_pretrained wrote`,
+    )
   const { size } = statSync(path)
-  if (size > longestConfig) throw new RangeError(`loadAdapter: expected ${path} to have at most ${longestConfig} bytes, but it has ${size}`)
+  if (size > longestConfig)
+    throw new RangeError(`loadAdapter: expected ${path} to have at most ${longestConfig} bytes, but it has ${size}`)
   let json: unknown
   try {
     json = JSON.parse(readFileSync(path, 'utf8'))
   } catch (error) {
     throw new SyntaxError(`loadAdapter: expected JSON in ${path}, but ${(error as Error).message}`)
   }
-  if (typeof json !== 'object' || json === null || Array.isArray(json)) throw new TypeError(`loadAdapter: expected an object in ${path}, but received ${Array.isArray(json) ? 'an array' : String(json)}`)
+  if (typeof json !== 'object' || json === null || Array.isArray(json))
+    throw new TypeError(
+      `loadAdapter: expected an object in ${path}, but received ${Array.isArray(json) ? 'an array' : String(json)}`,
+    )
   return json as JsonObject
 }
 
 /** Tensors of a folder's adapter_model.safetensors or .bin. */
 async function readTensors(folder: string): Promise<Map<string, Tensor>> {
-  const [safe, pickled] = ['adapter_model.safetensors', 'adapter_model.bin'].map((name) => join(folder, name)) as [string, string]
+  const [safe, pickled] = ['adapter_model.safetensors', 'adapter_model.bin'].map((name) => join(folder, name)) as [
+    string,
+    string,
+  ]
   if (existsSync(safe)) {
     using file = torch.openSafetensors(safe)
     return new Map(file.names.map((name) => [name, file.tensor(name)]))
   }
   if (existsSync(pickled)) return torch.toStateDict(await torch.load(pickled))
-  throw new RangeError(`loadAdapter: expected adapter_model.safetensors or adapter_model.bin in ${folder}, but there is neither`)
+  throw new RangeError(
+    `loadAdapter: expected adapter_model.safetensors or adapter_model.bin in ${folder}, but there is neither`,
+  )
 }
 
-const shown = (names: readonly string[]): string => (names.length > 12 ? `${names.slice(0, 12).join(', ')} and ${names.length - 12} more` : names.join(', '))
+const shown = (names: readonly string[]): string =>
+  names.length > 12 ? `${names.slice(0, 12).join(', ')} and ${names.length - 12} more` : names.join(', ')
 
 const shape = (tensor: Tensor): string => `[${tensor.shape.join(', ')}]`
 
@@ -60,24 +73,42 @@ function refuse(where: string, model: nn.Module, problems: readonly string[]): n
 }
 
 /** Keys and values, or embeddings, of virtual tokens. */
-function virtualProblems(model: TextEncoder, config: Resolved<AdapterConfig>, file: JsonObject, values: Tensor): string[] {
+function virtualProblems(
+  model: TextEncoder,
+  config: Resolved<AdapterConfig>,
+  file: JsonObject,
+  values: Tensor,
+): string[] {
   const isPrefix = config.kind === 'prefix'
   const pairs: [string, number][] = isPrefix
-    ? [['num_layers', model.layerCount], ['num_attention_heads', model.keyValueHeads], ['token_dim', keyWidth(model)]]
+    ? [
+        ['num_layers', model.layerCount],
+        ['num_attention_heads', model.keyValueHeads],
+        ['token_dim', keyWidth(model)],
+      ]
     : [['token_dim', model.width]]
   const different = pairs.filter(([name, own]) => typeof file[name] === 'number' && file[name] !== own)
   const problems = different.map(([name, own]) => `${name} is ${String(file[name])} where the model has ${own}`)
   const count = config.kind === 'prefix' || config.kind === 'prompt' ? config.numVirtualTokens : 0
   const wanted = [count, isPrefix ? 2 * model.layerCount * keyWidth(model) : model.width]
-  if (values.shape.join() !== wanted.join()) problems.push(`prompt_embeddings has shape ${shape(values)} instead of [${wanted.join(', ')}]`)
+  if (values.shape.join() !== wanted.join())
+    problems.push(`prompt_embeddings has shape ${shape(values)} instead of [${wanted.join(', ')}]`)
   return problems
 }
 
 const virtualNames = ['prompt_embeddings', 'embedding.weight']
 
-function loadVirtual(adapted: AdaptedModel, config: Resolved<AdapterConfig>, file: JsonObject, tensors: ReadonlyMap<string, Tensor>, name: string, where: string): void {
+function loadVirtual(
+  adapted: AdaptedModel,
+  config: Resolved<AdapterConfig>,
+  file: JsonObject,
+  tensors: ReadonlyMap<string, Tensor>,
+  name: string,
+  where: string,
+): void {
   const model = asTextEncoder(adapted.model, config.kind)
-  const isKnown = (key: string): boolean => virtualNames.some((each) => key === each || key.endsWith(`.${each}`)) && !key.includes('word_embeddings')
+  const isKnown = (key: string): boolean =>
+    virtualNames.some((each) => key === each || key.endsWith(`.${each}`)) && !key.includes('word_embeddings')
   const found = [...tensors].filter(([key]) => isKnown(key))
   const others = [...tensors.keys()].filter((key) => !isKnown(key))
   if (found.length !== 1 || others.length > 0) {
@@ -91,18 +122,37 @@ function loadVirtual(adapted: AdaptedModel, config: Resolved<AdapterConfig>, fil
   torch.noGrad(() => adapted.prompt_encoder.get(name).embedding.weight.copy_(values))
 }
 
-function loadLayers(adapted: AdaptedModel, config: Resolved<AdapterConfig>, tensors: ReadonlyMap<string, Tensor>, name: string, where: string): void {
+function loadLayers(
+  adapted: AdaptedModel,
+  config: Resolved<AdapterConfig>,
+  tensors: ReadonlyMap<string, Tensor>,
+  name: string,
+  where: string,
+): void {
   const { model } = adapted
   const parsed = [...tensors].map(([key, values]) => ({ key, values, parts: parseKey(key) }))
   const strangers = parsed.filter(({ parts }) => parts === null).map(({ key }) => key)
-  if (strangers.length > 0) refuse(where, model, [`these tensors are not of a ${config.kind} adapter: ${shown(strangers)}`])
+  if (strangers.length > 0)
+    refuse(where, model, [`these tensors are not of a ${config.kind} adapter: ${shown(strangers)}`])
   const own = new Set(places(model).map(({ path }) => path))
-  const align = alignPaths(parsed.flatMap(({ parts }) => (parts === null ? [] : [parts.path])), own)
-  const given = new Map<string, { key: string; values: Tensor }>(parsed.flatMap(({ key, values, parts }) => (parts === null ? [] : [[`${align(parts.path)}.${parts.part}`, { key, values }] as const])))
-  const lost = [...new Set(parsed.flatMap(({ parts }) => (parts === null || own.has(align(parts.path)) ? [] : [parts.path])))]
-  if (lost.length > 0) refuse(where, model, [`it has tensors for ${lost.length} modules that the model has not: ${shown(lost)}`])
+  const align = alignPaths(
+    parsed.flatMap(({ parts }) => (parts === null ? [] : [parts.path])),
+    own,
+  )
+  const given = new Map<string, { key: string; values: Tensor }>(
+    parsed.flatMap(({ key, values, parts }) =>
+      parts === null ? [] : [[`${align(parts.path)}.${parts.part}`, { key, values }] as const],
+    ),
+  )
+  const lost = [
+    ...new Set(parsed.flatMap(({ parts }) => (parts === null || own.has(align(parts.path)) ? [] : [parts.path]))),
+  ]
+  if (lost.length > 0)
+    refuse(where, model, [`it has tensors for ${lost.length} modules that the model has not: ${shown(lost)}`])
   try {
-    nn.construct({ initialize: false }, () => adapted.addAdapter(alignPattern(config, align, headPrefixOf(model)), name))
+    nn.construct({ initialize: false }, () =>
+      adapted.addAdapter(alignPattern(config, align, headPrefixOf(model)), name),
+    )
   } catch (error) {
     if (!(error instanceof RangeError || error instanceof TypeError)) throw error
     refuse(where, model, [error.message.replace(/^\w+: /, '')])
@@ -132,7 +182,11 @@ function loadLayers(adapted: AdaptedModel, config: Resolved<AdapterConfig>, tens
 }
 
 /** AdaLoRA's pattern under the model's own paths. */
-function alignPattern(config: Resolved<AdapterConfig>, align: (path: string) => string, headPrefix: string): Resolved<AdapterConfig> {
+function alignPattern(
+  config: Resolved<AdapterConfig>,
+  align: (path: string) => string,
+  headPrefix: string,
+): Resolved<AdapterConfig> {
   if (config.kind !== 'adalora' || config.rankPattern === null) return config
   const renamed = Object.entries(config.rankPattern).map(([key, kept]): [string, readonly boolean[]] => {
     const parts = parseKey(key)
@@ -149,14 +203,23 @@ function alignPattern(config: Resolved<AdapterConfig>, align: (path: string) => 
  * that a projection made is loaded as its result.
  */
 export function loadAdapter(model: TextEncoder, folder: string, options?: LoadAdapterOptions): Promise<AdaptedTextModel>
-export function loadAdapter<Model extends nn.Module>(model: Model | AdaptedModel<Model>, folder: string, options?: LoadAdapterOptions): Promise<AdaptedModel<Model>>
-export async function loadAdapter(model: nn.Module, folder: string, options: LoadAdapterOptions = {}): Promise<AdaptedModel> {
+export function loadAdapter<Model extends nn.Module>(
+  model: Model | AdaptedModel<Model>,
+  folder: string,
+  options?: LoadAdapterOptions,
+): Promise<AdaptedModel<Model>>
+export async function loadAdapter(
+  model: nn.Module,
+  folder: string,
+  options: LoadAdapterOptions = {},
+): Promise<AdaptedModel> {
   const { name = 'default', trainable = false, dtype, warn = (line) => process.emitWarning(line) } = options
   const where = `loadAdapter (${folder})`
   const { config, file } = readAdapterConfig(readJson(join(folder, 'adapter_config.json')), where, warn)
   const typed = 'dtype' in config ? { ...config, dtype: dtype ?? null } : config
   const adapted = adapt(model)
-  if (adapted.adapters.has(name)) throw new RangeError(`${where}: expected a new name, but there is an adapter '${name}'; give another by { name }`)
+  if (adapted.adapters.has(name))
+    throw new RangeError(`${where}: expected a new name, but there is an adapter '${name}'; give another by { name }`)
   const tensors = await readTensors(folder)
   try {
     if (typed.kind === 'prefix' || typed.kind === 'prompt') loadVirtual(adapted, typed, file, tensors, name, where)

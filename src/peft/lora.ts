@@ -1,8 +1,8 @@
 import * as torch from '../torch/index.js'
 import { nn } from '../torch/index.js'
 import type { LoraConfig, Resolved } from './config.js'
-import { adapterFactory, AdapterLayer, type Merging, outputShape, withoutItem } from './layer.js'
-import { adapterInput, addLowRank, type BaseRows, cast, forwardRows, orient } from './linear.js'
+import { AdapterLayer, adapterFactory, type Merging, outputShape, withoutItem } from './layer.js'
+import { adapterInput, addLowRank, type BaseRows, cast, forwardRows, isPlain, orient, withoutAutocast } from './linear.js'
 import type { Target } from './targets.js'
 import { patternValue } from './targets.js'
 
@@ -30,11 +30,8 @@ interface Settings {
 
 /** The norm of each row of W + s B A, [out]; no gradient goes through it (DoRA, section 4.3). */
 function rowNorms(weight: Tensor, a: Tensor, b: Tensor, scale: number): Tensor {
-  return torch.noGrad(() =>
-    torch.autocast({ device: a.device.split(':')[0] as torch.Device, enabled: false }, () =>
-      torch.scope(() => torch.addmm(cast(weight, a.dtype), b, a, { alpha: torch.float(scale) }).norm(2, 1)),
-    ),
-  )
+  const norms = (): Tensor => torch.addmm(cast(weight, a.dtype), b, a, { alpha: torch.float(scale) }).norm(2, 1)
+  return torch.noGrad(() => withoutAutocast(a, () => torch.scope(norms)))
 }
 
 /** A linear layer with LoRA or DoRA adapters. Parameters: lora_A.NAME.weight [r, in], lora_B.NAME.weight [out, r]. */
@@ -78,7 +75,8 @@ export class LoraLayer extends AdapterLayer {
       ['lora_B.weight', this.lora_B.get(name).weight],
     ]
     // files have no .weight here
-    if (this.lora_magnitude_vector.has(name)) found.push(['lora_magnitude_vector', this.lora_magnitude_vector.get(name).weight])
+    if (this.lora_magnitude_vector.has(name))
+      found.push(['lora_magnitude_vector', this.lora_magnitude_vector.get(name).weight])
     return found
   }
 
@@ -92,7 +90,8 @@ export class LoraLayer extends AdapterLayer {
 
   private parts(name: string): Settings & { a: nn.Parameter; b: nn.Parameter; magnitude: nn.Parameter | null } {
     const settings = this.#settings.get(name)
-    if (settings === undefined) throw new RangeError(`LoraLayer: expected an adapter of the layer, but received '${name}'`)
+    if (settings === undefined)
+      throw new RangeError(`LoraLayer: expected an adapter of the layer, but received '${name}'`)
     const magnitude = this.lora_magnitude_vector.has(name) ? this.lora_magnitude_vector.get(name).weight : null
     return { ...settings, a: this.lora_A.get(name).weight, b: this.lora_B.get(name).weight, magnitude }
   }
@@ -102,7 +101,7 @@ export class LoraLayer extends AdapterLayer {
     const rows = input.reshape([-1, inFeatures])
     const single = names.length === 1 ? this.doraAlone(rows, names[0]!) : null
     if (single !== null) return single.reshape(outputShape(input, outFeatures))
-    let result = forwardRows(this.base_layer, rows)
+    let result = forwardRows(this.beneath, rows)
     const { dtype } = result.rows
     for (const name of names) result = this.addOne(result, rows, name)
     return cast(result.rows, dtype).reshape(outputShape(input, outFeatures))
@@ -136,8 +135,8 @@ export class LoraLayer extends AdapterLayer {
     if (magnitude === null || (this.training && dropout > 0)) return null
     const { weight, bias } = this.linear
     if (weight.dtype !== a.dtype || rows.dtype !== a.dtype) return null
-    const base = forwardRows(this.base_layer, rows, { withBias: false })
-    if (!base.isOwn) return null
+    if (!isPlain(this.beneath)) return null
+    const base = forwardRows(this.beneath, rows, { withBias: false })
     const turned = addLowRank(base, rows, a, b, scale).rows
     const factor = magnitude.div(rowNorms(orient(this.linear), a, b, scale))
     const result = bias === null ? turned.mul(factor) : torch.addcmul(bias, turned, factor)

@@ -1,11 +1,18 @@
-import { nn } from '../torch/index.js'
 import * as torch from '../torch/index.js'
+import { nn } from '../torch/index.js'
 import { type Attached, attach, detach } from './attach.js'
 import { type AdapterConfig, type Resolved, resolveConfig } from './config.js'
-import { adapterLayers, isTextEncoder, type KeyValue, type TextEncoder, type TextInput, type TextOutput } from './host.js'
+import {
+  adapterLayers,
+  isTextEncoder,
+  type KeyValue,
+  type TextEncoder,
+  type TextInput,
+  type TextOutput,
+} from './host.js'
 import { ParameterDict } from './layer.js'
 import { PrefixEncoder } from './prefix.js'
-import { prependPrompt, PromptEncoder } from './prompt.js'
+import { type PromptEncoder, prependPrompt } from './prompt.js'
 
 type Tensor = torch.Tensor
 
@@ -99,12 +106,17 @@ export class AdaptedModel<Model extends nn.Module = nn.Module> extends nn.Module
   addAdapter(config: AdapterConfig, name = 'default'): Adapter {
     const full = resolveConfig(config)
     if (!/^[A-Za-z_][\w-]*$/.test(name) || name === 'training' || name in ParameterDict.prototype) {
-      throw new TypeError(`addAdapter: expected a name of letters, digits, '_' and '-' that is no method's, but received '${name}'`)
+      throw new TypeError(
+        `addAdapter: expected a name of letters, digits, '_' and '-' that is no method's, but received '${name}'`,
+      )
     }
     if (this.#adapters.has(name)) {
-      throw new RangeError(`addAdapter: expected a new name, but there is an adapter '${name}'; use another, or removeAdapter('${name}')`)
+      throw new RangeError(
+        `addAdapter: expected a new name, but there is an adapter '${name}'; use another, or removeAdapter('${name}')`,
+      )
     }
-    if (this.isMerged) throw new TypeError('addAdapter: expected a model without merged adapters; call unmerge() before')
+    if (this.isMerged)
+      throw new TypeError('addAdapter: expected a model without merged adapters; call unmerge() before')
     const isFirst = this.#adapters.size === 0
     const attached: Attached = attach(this.model, full, name)
     if (attached.encoder !== null) this.prompt_encoder.set(name, attached.encoder)
@@ -133,7 +145,8 @@ export class AdaptedModel<Model extends nn.Module = nn.Module> extends nn.Module
   /** Takes an adapter off and frees its parameters. */
   removeAdapter(name: string): void {
     this.adapter(name)
-    if (this.isMerged) throw new TypeError('removeAdapter: expected a model without merged adapters; call unmerge() before')
+    if (this.isMerged)
+      throw new TypeError('removeAdapter: expected a model without merged adapters; call unmerge() before')
     detach(this.model, name)
     if (this.prompt_encoder.has(name)) {
       const others = [...this.prompt_encoder].filter(([each]) => each !== name)
@@ -155,13 +168,17 @@ export class AdaptedModel<Model extends nn.Module = nn.Module> extends nn.Module
     for (const name of chosen) this.adapter(name)
     const virtual = chosen.filter((name) => this.prompt_encoder.has(name))
     if (virtual.length > 1) {
-      throw new RangeError(`setAdapter: expected one prefix or prompt adapter at most, but received ${virtual.join(', ')}`)
+      throw new RangeError(
+        `setAdapter: expected one prefix or prompt adapter at most, but received ${virtual.join(', ')}`,
+      )
     }
-    if (this.isMerged) throw new TypeError('setAdapter: expected a model without merged adapters; call unmerge() before')
+    if (this.isMerged)
+      throw new TypeError('setAdapter: expected a model without merged adapters; call unmerge() before')
     this.#active = chosen
     for (const [, layer] of adapterLayers(this.model)) layer.activate(chosen)
     for (const name of this.#adapters.keys()) {
-      for (const parameter of this.adapterParameters(name).values()) parameter.requiresGrad_(trainable && chosen.includes(name))
+      for (const parameter of this.adapterParameters(name).values())
+        parameter.requiresGrad_(trainable && chosen.includes(name))
     }
     return this
   }
@@ -176,7 +193,9 @@ export class AdaptedModel<Model extends nn.Module = nn.Module> extends nn.Module
       const result = run()
       if (result instanceof Promise) {
         result.catch(() => {})
-        throw new TypeError('withoutAdapters: expected a synchronous function, since adapters are on again when it returns, but it returned a Promise')
+        throw new TypeError(
+          'withoutAdapters: expected a synchronous function, since adapters are on again when it returns, but it returned a Promise',
+        )
       }
       return result
     } finally {
@@ -194,16 +213,22 @@ export class AdaptedModel<Model extends nn.Module = nn.Module> extends nn.Module
   merge({ keepOriginal = true, log }: { keepOriginal?: boolean; log?: (line: string) => void } = {}): MergeReport {
     const virtual = this.#active.filter((name) => this.prompt_encoder.has(name))
     if (virtual.length > 0) {
-      throw new TypeError(`merge: expected adapters on weights, but ${virtual.join(', ')} is made of virtual tokens, which no weight can hold`)
+      throw new TypeError(
+        `merge: expected adapters on weights, but ${virtual.join(', ')} is made of virtual tokens, which no weight can hold`,
+      )
     }
     if (this.isMerged) throw new TypeError('merge: expected adapters that are not merged; call unmerge() before')
-    const done = adapterLayers(this.model).map(([, layer]) => layer.merge(keepOriginal)).filter((each) => each !== null)
+    const done = adapterLayers(this.model)
+      .map(([, layer]) => layer.merge(keepOriginal))
+      .filter((each) => each !== null)
     const report = {
       layers: done.length,
       largestError: Math.max(0, ...done.map(({ error }) => error)),
       largestChange: Math.max(0, ...done.map(({ change }) => change)),
     }
-    log?.(`merged ${this.#active.join(', ')} into ${report.layers} layers: largest error ${report.largestError.toExponential(2)}, largest change ${report.largestChange.toExponential(2)}`)
+    log?.(
+      `merged ${this.#active.join(', ')} into ${report.layers} layers: largest error ${report.largestError.toExponential(2)}, largest change ${report.largestChange.toExponential(2)}`,
+    )
     return report
   }
 
@@ -230,7 +255,9 @@ export class AdaptedModel<Model extends nn.Module = nn.Module> extends nn.Module
     const layers = adapterLayers(this.model).filter(([, layer]) => layer.adapterNames().includes(name))
     return new Map(
       layers.flatMap(([path, layer]) =>
-        layer.adapterParameters(name).map(([part, parameter]): [string, nn.Parameter] => [`${path}.${part}`, parameter]),
+        layer
+          .adapterParameters(name)
+          .map(([part, parameter]): [string, nn.Parameter] => [`${path}.${part}`, parameter]),
       ),
     )
   }
@@ -265,7 +292,9 @@ export class AdaptedModel<Model extends nn.Module = nn.Module> extends nn.Module
     const virtual = this.virtualTokens()
     if (virtual?.embeddings) return model.forward(prependPrompt(model, input, virtual.embeddings))
     if (input.prefix !== undefined) {
-      throw new TypeError('prefix adapter: expected an input without a prefix of its own; switch the adapter off by setAdapter([])')
+      throw new TypeError(
+        'prefix adapter: expected an input without a prefix of its own; switch the adapter off by setAdapter([])',
+      )
     }
     return model.forward({ ...input, prefix: virtual?.prefix ?? undefined })
   }

@@ -1,4 +1,4 @@
-import * as torch from '../torch/index.js'
+import type * as torch from '../torch/index.js'
 import { nn } from '../torch/index.js'
 import type { PrefixConfig, Resolved } from './config.js'
 import type { KeyValue, TextEncoder } from './host.js'
@@ -21,7 +21,11 @@ export class PrefixEncoder extends nn.Module {
   readonly #heads: number
   readonly #headWidth: number
 
-  constructor(model: TextEncoder, config: Resolved<PrefixConfig>, { dtype = null }: { dtype?: torch.DType | null } = {}) {
+  constructor(
+    model: TextEncoder,
+    config: Resolved<PrefixConfig>,
+    { dtype = null }: { dtype?: torch.DType | null } = {},
+  ) {
     super()
     this.#layers = model.layerCount
     this.#heads = model.keyValueHeads
@@ -60,6 +64,9 @@ export class PrefixEncoder extends nn.Module {
       .contiguous()
       .unsqueeze(1)
       .unbind(0)
-    return Array.from({ length: this.#layers }, (_, layer) => ({ key: parts[2 * layer]!, value: parts[2 * layer + 1]! }))
+    return Array.from({ length: this.#layers }, (_, layer) => ({
+      key: parts[2 * layer]!,
+      value: parts[2 * layer + 1]!,
+    }))
   }
 }

@@ -16,10 +16,13 @@ export class PromptEncoder extends nn.Module {
     const n = config.numVirtualTokens
     this.embedding = new nn.Embedding(n, model.width, { device: weight.device as torch.Device, dtype: 'float32' })
     if (config.init === 'random' || weight.isMeta) return
-    const ids = config.init === 'text' ? repeatTokens(config.initTokens ?? [], n) : randomTokens(n, model.vocabularySize)
+    const ids =
+      config.init === 'text' ? repeatTokens(config.initTokens ?? [], n) : randomTokens(n, model.vocabularySize)
     const wrong = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= model.vocabularySize)
     if (wrong !== undefined) {
-      throw new RangeError(`addAdapter: expected initTokens from 0 to ${model.vocabularySize - 1}, but received ${wrong}`)
+      throw new RangeError(
+        `addAdapter: expected initTokens from 0 to ${model.vocabularySize - 1}, but received ${wrong}`,
+      )
     }
     torch.scope(() =>
       torch.noGrad(() => {
@@ -73,7 +76,10 @@ export function prependPrompt(model: TextEncoder, input: TextInput, prompt: Tens
     positionIds:
       positionIds === undefined
         ? undefined
-        : torch.cat([torch.arange(n, { device }).unsqueeze(0).expand([positionIds.shape[0]!, -1]), positionIds.add(n)], 1),
+        : torch.cat(
+            [torch.arange(n, { device }).unsqueeze(0).expand([positionIds.shape[0]!, -1]), positionIds.add(n)],
+            1,
+          ),
     // of rows that are n longer now
     outputTokens:
       outputTokens === undefined

@@ -61,7 +61,9 @@ export class RankAllocator {
     this.#name = name
     this.#config = config
     this.#modules = adapterLayers(adapted.model).flatMap(([path, layer]) =>
-      layer instanceof AdaLoraLayer && layer.adapterNames().includes(name) ? [makeModule(path, layer.triplets(name))] : [],
+      layer instanceof AdaLoraLayer && layer.adapterNames().includes(name)
+        ? [makeModule(path, layer.triplets(name))]
+        : [],
     )
     const cut = this.#modules.find(({ triplets }) => triplets.e.shape[0] !== config.initR)
     if (cut !== undefined) {
@@ -172,7 +174,10 @@ export class RankAllocator {
   state(): AllocatorState {
     const tensors = this.#modules.flatMap(({ path, importances }) =>
       parts.flatMap((part) =>
-        (['mean', 'deviation'] as const).map((kind): [string, Tensor] => [`${path}.${part}.${kind}`, importances[part][kind]]),
+        (['mean', 'deviation'] as const).map((kind): [string, Tensor] => [
+          `${path}.${part}.${kind}`,
+          importances[part][kind],
+        ]),
       ),
     )
     const masks = this.#modules.flatMap(({ path, mask }): [string, boolean[]][] =>
@@ -200,7 +205,16 @@ export class RankAllocator {
       module.mask?.dispose()
       const device = module.triplets.e.device as torch.Device
       module.mask =
-        kept === undefined ? null : torch.keep(torch.scope(() => torch.tensor(kept.map((each) => [each]), { dtype: 'bool', device })))
+        kept === undefined
+          ? null
+          : torch.keep(
+              torch.scope(() =>
+                torch.tensor(
+                  kept.map((each) => [each]),
+                  { dtype: 'bool', device },
+                ),
+              ),
+            )
     }
     if (Object.keys(masks).length > 0) this.#adapted.setRankPattern(this.#name, () => this.rankPattern())
   }

@@ -28,11 +28,17 @@ export interface SaveAdapterOptions {
 }
 
 /** Tensors of an adapter by their names in files. They belong to the scope around. */
-export function adapterState(model: torch.nn.Module, name = 'default', headPrefix = headPrefixOf(unwrap(model))): Map<string, Tensor> {
+export function adapterState(
+  model: torch.nn.Module,
+  name = 'default',
+  headPrefix = headPrefixOf(unwrap(model)),
+): Map<string, Tensor> {
   const adapted = adapt(model)
   const adapter = adapted.adapter(name)
   if (adapted.prompt_encoder.has(name)) {
-    return new Map([['prompt_embeddings', torch.noGrad(() => adapted.prompt_encoder.get(name).flat().detach().contiguous())]])
+    return new Map([
+      ['prompt_embeddings', torch.noGrad(() => adapted.prompt_encoder.get(name).flat().detach().contiguous())],
+    ])
   }
   const { config } = adapter
   const pattern = config.kind === 'adalora' ? { ...config, rankPattern: adapted.rankPattern(name) } : null
@@ -55,7 +61,10 @@ function cutTriplets(name: string, values: Tensor, config: Resolved<AdaLoraConfi
   const dim = part === 'B' ? 1 : 0
   // cut before
   if (kept === null || kept.length !== values.shape[dim]) return values
-  const index = torch.tensor(kept.flatMap((each, position) => (each ? [position] : [])), { dtype: 'int64', device: values.device as torch.Device })
+  const index = torch.tensor(
+    kept.flatMap((each, position) => (each ? [position] : [])),
+    { dtype: 'int64', device: values.device as torch.Device },
+  )
   return values.indexSelect(dim, index)
 }
 
@@ -67,9 +76,16 @@ function fileTargets(model: torch.nn.Module, adapter: Adapter, headPrefix: strin
   const { config } = adapter
   if (config.kind === 'prefix' || config.kind === 'prompt') return {}
   const chosen = new Set(adapter.paths)
-  const all = places(model).map(({ path }) => path).filter((path) => path !== '')
+  const all = places(model)
+    .map(({ path }) => path)
+    .filter((path) => path !== '')
   const given = config.targetModules ?? []
-  const limits = { excludeModules: config.excludeModules, ...(config.kind === 'ia3' ? {} : { layersToTransform: config.layersToTransform, layersPattern: config.layersPattern }) }
+  const limits = {
+    excludeModules: config.excludeModules,
+    ...(config.kind === 'ia3'
+      ? {}
+      : { layersToTransform: config.layersToTransform, layersPattern: config.layersPattern }),
+  }
   const fits = (names: Named, options: typeof limits): boolean =>
     all.every((path) => isTarget(headPrefix + path, { ...options, targetModules: names }) === chosen.has(path))
   const isAll = typeof given === 'string' && given.toLowerCase() === 'all-linear'
@@ -77,7 +93,10 @@ function fileTargets(model: torch.nn.Module, adapter: Adapter, headPrefix: strin
   const ends = [...new Set(adapter.paths.map((path) => path.replace(/^.*\.\d+\./, '')))].sort()
   const asGiven = !isAll && fits(given, limits)
   const targets: Named = asGiven ? given : fits(ends, none) ? ends : adapter.paths.map((path) => headPrefix + path)
-  const written: Record<string, Json> = { target_modules: targets, exclude_modules: asGiven ? (config.excludeModules ?? null) : null }
+  const written: Record<string, Json> = {
+    target_modules: targets,
+    exclude_modules: asGiven ? (config.excludeModules ?? null) : null,
+  }
   if (config.kind !== 'ia3') {
     written.layers_to_transform = asGiven ? (config.layersToTransform ?? null) : null
     written.layers_pattern = asGiven ? (config.layersPattern ?? null) : null
@@ -85,24 +104,44 @@ function fileTargets(model: torch.nn.Module, adapter: Adapter, headPrefix: strin
   }
   const inner = config.feedforwardModules ?? []
   const isInner = (path: string): boolean => isFeedforward(headPrefix + path, inner)
-  written.feedforward_modules = asGiven || typeof targets === 'string' ? inner : targets.filter((name) => adapter.paths.some((path) => `.${headPrefix}${path}`.endsWith(`.${name}`) && isInner(path)))
+  written.feedforward_modules =
+    asGiven || typeof targets === 'string'
+      ? inner
+      : targets.filter((name) =>
+          adapter.paths.some((path) => `.${headPrefix}${path}`.endsWith(`.${name}`) && isInner(path)),
+        )
   return written
 }
 
 /** What peft's config has of the model. */
-function modelSizes(model: torch.nn.Module, config: Resolved<AdapterConfig>, paths: readonly string[]): Record<string, Json> {
+function modelSizes(
+  model: torch.nn.Module,
+  config: Resolved<AdapterConfig>,
+  paths: readonly string[],
+): Record<string, Json> {
   if (config.kind !== 'prefix' && config.kind !== 'prompt') {
-    const isTransposed = paths.every((path) => linearOf(places(model).find((each) => each.path === path)!.module)?.isTransposed ?? false)
+    const modules = new Map(places(model).map(({ path, module }) => [path, module]))
+    const isTransposed = paths.every((path) => linearOf(modules.get(path)!)?.isTransposed ?? false)
     return { fan_in_fan_out: isTransposed }
   }
   const text = asTextEncoder(model, config.kind)
   const sizes = { num_layers: text.layerCount, num_transformer_submodules: 1 }
   if (config.kind === 'prefix') {
     const width = keyWidth(text)
-    return { ...sizes, token_dim: width, num_attention_heads: text.keyValueHeads, encoder_hidden_size: config.encoderHiddenSize ?? width }
+    return {
+      ...sizes,
+      token_dim: width,
+      num_attention_heads: text.keyValueHeads,
+      encoder_hidden_size: config.encoderHiddenSize ?? width,
+    }
   }
   const fromText = config.init === 'text' && config.initText !== null && config.tokenizer !== null
-  return { ...sizes, token_dim: text.width, num_attention_heads: text.keyValueHeads, prompt_tuning_init: fromText ? 'TEXT' : 'RANDOM' }
+  return {
+    ...sizes,
+    token_dim: text.width,
+    num_attention_heads: text.keyValueHeads,
+    prompt_tuning_init: fromText ? 'TEXT' : 'RANDOM',
+  }
 }
 
 /** Writes adapter_config.json and adapter_model.safetensors as Python's peft does, each beside and then renamed. */
@@ -133,6 +172,9 @@ function renamedPattern(adapted: AdaptedModel, name: string, headPrefix: string)
   if (pattern === null) return null
   const own = headPrefixOf(adapted.model)
   return Object.fromEntries(
-    Object.entries(pattern).map(([key, kept]) => [headPrefix + (key.startsWith(own) ? key.slice(own.length) : key), kept]),
+    Object.entries(pattern).map(([key, kept]) => [
+      headPrefix + (key.startsWith(own) ? key.slice(own.length) : key),
+      kept,
+    ]),
   )
 }

@@ -30,5 +30,10 @@ export function trainableParameters(model: nn.Module): TrainableParameters {
   const parameters = all.filter(({ trains }) => trains).map(({ name, shape, count }) => ({ name, shape, count }))
   const [trainable, total] = [sum(parameters), sum(all)]
   const share = total === 0 ? 0 : (100 * trainable) / total
-  return { parameters, trainable, total, summary: `trainable ${grouped(trainable)} of ${grouped(total)} (${share.toFixed(2)} %)` }
+  return {
+    parameters,
+    trainable,
+    total,
+    summary: `trainable ${grouped(trainable)} of ${grouped(total)} (${share.toFixed(2)} %)`,
+  }
 }

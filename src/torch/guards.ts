@@ -128,6 +128,7 @@ function isContiguous(tensor: Tensor): boolean {
 function ctcLoss(given: Given): string | undefined {
   const { logProbs, targets, targetLengths } = given
   if (!isTensor(logProbs) || !isTensor(targets) || logProbs.ndim < 2) return reduction(given)
+  if (!integerDtypes.has(targets.dtype)) return `expected targets of int64 or int32, but received ${targets.dtype}`
   const values = integersOf(targets)
   const lengths = isTensor(targetLengths) ? integersOf(targetLengths) : asNumbers(targetLengths)
   if (values === undefined || lengths === undefined) return reduction(given)
@@ -159,9 +160,10 @@ function embeddingBag({ weight, indices, offsets, includeLastOffset }: Given): s
     const wrong = outside('indices', indices, 0, weight.shape[0]!)
     if (wrong !== undefined) return wrong
   }
+  const count = indices.numel()
+  if (offsets.shape[0] === 0 && count > 0) return `expected offsets that part the ${count} indices, but received none`
   const starts = integersOf(offsets)
   if (starts === undefined) return undefined
-  const count = indices.numel()
   if (starts[0] !== 0) return `expected offsets to begin with 0, but received ${starts[0]}`
   for (const [k, start] of starts.entries()) {
     if (start > count) return `expected offsets of at most ${count}, the number of indices, but received ${start}`
@@ -250,9 +252,10 @@ function luUnpackGradient({ LUData, unpackData }: Given): string | undefined {
 }
 
 /** libtorch's kernel for these dtypes fails an internal assertion, whatever the values. */
-function indexReduce({ self, includeSelf }: Given): string | undefined {
-  return includeSelf === false && isTensor(self) && (self.dtype === 'bfloat16' || self.dtype === 'float16')
-    ? `expected self of float32 or float64 where includeSelf is false, since libtorch has no working kernel for ${self.dtype}`
+function indexReduce({ self, source, reduce, includeSelf }: Given): string | undefined {
+  if (!isTensor(self) || (self.dtype !== 'bfloat16' && self.dtype !== 'float16')) return undefined
+  return includeSelf === false || (reduce === 'prod' && needsGraph(self, source))
+    ? `expected self of float32 or float64 where includeSelf is false, or for the gradient of 'prod', since libtorch has no working kernel for ${self.dtype}`
     : undefined
 }
 
@@ -355,8 +358,10 @@ function batchNorm({ input, ...others }: Given): string | undefined {
       : undefined
   if (!floating.test(input.dtype)) return `expected input to be of a floating dtype, but received ${input.dtype}`
   const channels = input.shape[1]!
+  const dtypes = new Set<string>()
   for (const name of ['weight', 'bias', 'runningMean', 'runningVar']) {
     const each = others[name]
+    if (isTensor(each)) dtypes.add(each.dtype)
     if (isTensor(each) && (each.ndim !== 1 || each.shape[0] !== channels)) {
       return `expected ${name} to be of the shape [${channels}], one for each channel, but received ${shapeText(each)}`
     }
@@ -370,6 +375,8 @@ function batchNorm({ input, ...others }: Given): string | undefined {
       return `expected ${name}, which is used where the statistics do not come from the input, but it is missing`
     }
   }
+  if (dtypes.size > 1)
+    return `expected weight, bias, runningMean and runningVar of one dtype, but received ${[...dtypes].join(' and ')}`
   return undefined
 }
 
@@ -410,7 +417,9 @@ function binomial({ count, prob }: Given): string | undefined {
 
 /** For the largest int64 the kernel looks for the number above it for ever. */
 function randomFrom({ from }: Given): string | undefined {
-  return Math.abs(asNumber(from)) > Number.MAX_SAFE_INTEGER ? `expected from to be a safe whole number, but received ${String(from)}` : undefined
+  return Math.abs(asNumber(from)) > Number.MAX_SAFE_INTEGER
+    ? `expected from to be a safe whole number, but received ${String(from)}`
+    : undefined
 }
 
 /** libtorch 2.13 reads beyond an expanded tensor here and returns what lies there (Python's too). */
@@ -426,10 +435,30 @@ function median({ self }: Given): string | undefined {
 function ldlSolve({ LD, pivots, B }: Given): string | undefined {
   if (isTensor(LD) && isTensor(B) && LD.ndim >= 2 && B.ndim >= 2) {
     const [own, others] = [LD.shape.slice(0, -2), B.shape.slice(0, -2)]
-    const fits = others.length <= own.length && others.every((size, k) => size === 1 || size === own[own.length - others.length + k])
-    if (!fits) return `expected LD to have the batches of B already, of the shape ${shapeText(B)}, but received ${shapeText(LD)}; call expand() on LD and pivots first`
+    const fits =
+      others.length <= own.length &&
+      others.every((size, k) => size === 1 || size === own[own.length - others.length + k])
+    if (!fits)
+      return `expected LD to have the batches of B already, of the shape ${shapeText(B)}, but received ${shapeText(LD)}; call expand() on LD and pivots first`
   }
   return pivotsOf('pivots', pivots, LD, true)
+}
+
+/** Sizes that overflow 64 bits pass the checks of the size. */
+function padding({ pad, padding: amounts }: Given): string | undefined {
+  const wrong = asNumbers(pad ?? amounts).find((each) => Math.abs(each) > 2 ** 47)
+  return wrong === undefined ? undefined : `expected padding that memory could hold, but received ${wrong}`
+}
+
+/** A kernel that is larger than what it pools is walked through all the same. */
+function maxPool1d({ self, kernelSize, padding: around, dilation, ceilMode, stride }: Given): string | undefined {
+  if (!isTensor(self) || self.ndim === 0) return undefined
+  const [kernel, border] = [asNumbers(kernelSize)[0] ?? 1, asNumbers(around)[0] ?? 0]
+  const reach = (kernel - 1) * (asNumbers(dilation)[0] ?? 1) + 1
+  const room = self.shape.at(-1)! + 2 * border + (ceilMode === true ? (asNumbers(stride)[0] ?? kernel) - 1 : 0)
+  return reach > room || kernel > 2 ** 24
+    ? `expected kernelSize to fit ${self.shape.at(-1)} elements with a padding of ${border}, but received ${kernel}`
+    : undefined
 }
 
 /** Groups of heads divide by the number of heads of key and value. */
@@ -477,9 +506,12 @@ function power({ n }: Given): string | undefined {
     : undefined
 }
 
-/** Makes a grid of as many dimensions, of which there can be 64. */
-function combinations({ r }: Given): string | undefined {
-  return asNumber(r ?? 2) > 64 ? `expected r to be at most 64, but received ${String(r)}` : undefined
+/** Makes a grid of as many dimensions, of which there can be 64, with all the ways to choose in any order. */
+function combinations({ self, r }: Given): string | undefined {
+  const length = asNumber(r ?? 2)
+  if (length > 64) return `expected r to be at most 64, but received ${String(r)}`
+  if (!isTensor(self) || self.ndim !== 1 || self.shape[0]! ** length <= 1 << 26) return undefined
+  return `expected at most ${1 << 26} ways to choose, but received ${self.shape[0]} elements and r ${length}`
 }
 
 /** Positions come from the samples without a check: others than those from 0 up to 1 point outside. */
@@ -582,6 +614,13 @@ const table: Readonly<Record<string, Guard>> = {
   vsplit: parts('sections'),
   dsplit: parts('sections'),
   binomial,
+  max_pool1d: maxPool1d,
+  max_pool1d_with_indices: maxPool1d,
+  pad: padding,
+  constant_pad_nd: padding,
+  ...Object.fromEntries(
+    [1, 2, 3].flatMap((rank) => [`reflection_pad${rank}d`, `replication_pad${rank}d`].map((name) => [name, padding])),
+  ),
   'random.from': randomFrom,
   'random_.from': randomFrom,
   'median.dim': median,

@@ -186,7 +186,12 @@ export interface Native {
   synchronizeEvent(event: Opaque<'event'>): void
   elapsedTime(from: Opaque<'event'>, to: Opaque<'event'>): number
 
+  /** Maps a file privately (copy on write). The mapping lives as long as a tensor or a JavaScript value refers to it. */
   mapFile(path: string): Opaque<'mapping'>
+  /**
+   * A tensor over `byteLength` bytes of a mapping, from `byteOffset`: no copy where the address is aligned for the dtype,
+   * a copy of those bytes where it is not. Strides and storage offset count elements; null strides are contiguous.
+   */
   tensorFromMapping(
     mapping: Opaque<'mapping'>,
     byteOffset: number,
@@ -196,6 +201,7 @@ export interface Native {
     storageOffset: number,
     dtype: DType,
   ): Handle
+  /** A tensor over a copy of `bytes`. */
   tensorFromBytes(
     bytes: Uint8Array,
     shape: readonly number[],
@@ -203,6 +209,10 @@ export interface Native {
     storageOffset: number,
     dtype: DType,
   ): Handle
+  /**
+   * A tensor over the whole storage of another one, read as `dtype`: nothing is copied, and the two share their memory
+   * as PyTorch's views do. The offset counts elements of `dtype` from the start of the storage. Checks the bounds.
+   */
   tensorFromStorage(
     storage: Handle,
     shape: readonly number[],
@@ -210,6 +220,7 @@ export interface Native {
     storageOffset: number,
     dtype: DType,
   ): Handle
+  /** A copy of a byte range of a contiguous tensor on the CPU. */
   copyBytes(handle: Handle, byteOffset: number, byteLength: number): Uint8Array
 
   sendTensor(handle: Handle): bigint

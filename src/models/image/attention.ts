@@ -17,12 +17,13 @@ function isPlain(layer: Layer): layer is torch.nn.Linear {
  * backward in place of three and two sums). Where an adapter or a hook is on one of them, each runs by itself.
  */
 export function projectHeads(layers: readonly [Layer, Layer, Layer], x: Tensor, heads: number): Tensor[] {
-  if (!layers.every(isPlain)) {
+  const plain = layers.filter(isPlain)
+  if (plain.length !== layers.length) {
     // [B, T, D] to [B, T, heads, D / heads] to [B, heads, T, D / heads]
     return layers.map((layer) => layer.forward(x).unflatten(-1, [heads, -1]).transpose(1, 2))
   }
-  const biases = layers.flatMap(({ bias }) => bias ?? [])
-  const weight = torch.cat(layers.map((layer) => layer.weight))
+  const biases = plain.flatMap(({ bias }) => bias ?? [])
+  const weight = torch.cat(plain.map((layer) => layer.weight))
   const joined = torch.linear(x, weight, biases.length === 3 ? torch.cat(biases) : null)
   // [B, T, 3 D] to [B, T, 3, heads, D / heads] to 3 times [B, heads, T, D / heads]
   return joined.unflatten(-1, [3, heads, -1]).permute(2, 0, 3, 1, 4).unbind(0)

@@ -30,7 +30,7 @@ export interface BertConfig {
 }
 
 export interface BertOptions {
-  /** The first layers alone: the published baseline keeps 6 of 12. Default: all. */
+  /** The first layers alone: the published baseline keeps 6 of 12. Default: keep_layers of config.json, else all. */
   layers?: number
   /** Default: true. */
   pooler?: boolean
@@ -44,14 +44,15 @@ export function readBertConfig(config: Config, options: BertOptions = {}): BertC
   if (width % heads !== 0) {
     throw new RangeError(`${config.path}: expected hidden_size to be a multiple of ${heads} heads, but received ${width}`)
   }
-  const kept = options.layers ?? layers
+  // not transformers': what options.layers says, for presets
+  const kept = options.layers ?? (config.has('keep_layers') ? config.count('keep_layers') : layers)
   if (!Number.isInteger(kept) || kept < 1 || kept > layers) {
     throw new RangeError(`BertModel: expected to keep 1 to ${layers} layers, but received ${kept}`)
   }
   config.only('position_embedding_type', ['absolute'])
   config.only('is_decoder', [false])
   config.only('add_cross_attention', [false])
-  config.ignore('tie_word_embeddings')
+  config.ignore('tie_word_embeddings', 'keep_layers')
   config.ignore('classifier_dropout', 'directionality', 'pooler_fc_size', 'pooler_num_attention_heads', 'pooler_num_fc_layers')
   config.ignore('pooler_size_per_head', 'pooler_type')
   const read = {

@@ -1,6 +1,6 @@
 import * as torch from '../../torch/index.js'
 import { costOf } from './cost.js'
-import { checkIds, type KeyValue, type TextEncoder } from './encoder.js'
+import { checkIds, isAdapted, type KeyValue, type TextEncoder } from './encoder.js'
 import { type Execution, type PlanRequest, planPacked, planPadded, planTree, type Pooling, type TextPlan } from './plan.js'
 import type { TextItem } from './prefix-tree.js'
 
@@ -33,6 +33,25 @@ const plans: Readonly<Record<Execution, (request: PlanRequest) => TextPlan>> = {
 
 /** What encodeText is going to run for a batch: to look at, and to count. */
 export function planText(model: TextEncoder, sequences: readonly (readonly number[])[], options: EncodeTextOptions): TextPlan {
+  return torch.scope(() => {
+    const [inner, given] = unwrap(model, options)
+    return planInner(inner, sequences, given)
+  })
+}
+
+/** The model below prefix and prompt adapters, and options with what those put before each text. */
+function unwrap(model: TextEncoder, options: EncodeTextOptions): [TextEncoder, EncodeTextOptions] {
+  if (!isAdapted(model)) return [model, options]
+  const virtual = model.virtualTokens()
+  const { prefix, embeddings } = virtual ?? { prefix: null, embeddings: null }
+  if ((prefix !== null && options.prefix !== undefined) || (embeddings !== null && options.promptEmbeddings !== undefined)) {
+    throw new TypeError('encodeText: expected a prefix or prompt either in the options or by an adapter, but received both; leave one out')
+  }
+  const before = { prefix: prefix ?? options.prefix, promptEmbeddings: embeddings ?? options.promptEmbeddings }
+  return unwrap(model.model, { ...options, ...before })
+}
+
+function planInner(model: TextEncoder, sequences: readonly (readonly number[])[], options: EncodeTextOptions): TextPlan {
   const { pool, execution = 'auto', padTo = 'longest', promptEmbeddings, prefix = [] } = options
   if (sequences.length === 0) throw new RangeError('encodeText: expected at least one text, but received an empty batch')
   const promptLength = promptEmbeddings?.shape[0] ?? 0
@@ -107,11 +126,21 @@ function itemsOf(
  * makes 'auto' choose 'padded', where each text draws its own.
  */
 export function encodeText(model: TextEncoder, sequences: readonly (readonly number[])[], options: EncodeTextOptions): Tensor {
-  return runPlan(model, planText(model, sequences, options), options)
+  return torch.scope(() => {
+    const [inner, given] = unwrap(model, options)
+    return runInner(inner, planInner(inner, sequences, given), given)
+  })
 }
 
 /** Runs what planText made. */
-export function runPlan(model: TextEncoder, plan: TextPlan, { pool, promptEmbeddings, prefix }: EncodeTextOptions): Tensor {
+export function runPlan(model: TextEncoder, plan: TextPlan, options: EncodeTextOptions): Tensor {
+  return torch.scope(() => {
+    const [inner, given] = unwrap(model, options)
+    return runInner(inner, plan, given)
+  })
+}
+
+function runInner(model: TextEncoder, plan: TextPlan, { pool, promptEmbeddings, prefix }: EncodeTextOptions): Tensor {
   const { rows, length, layout, seenLengths, pooled, textOf } = plan
   checkPrompt(model, promptEmbeddings)
   checkPrefix(prefix)

@@ -65,10 +65,20 @@ export interface TextEncoder extends torch.nn.Module {
   wordEmbeddings(): torch.nn.Embedding
 }
 
+/** A text model with adapters that put something before every text: prefix and prompt tuning. */
+export interface AdaptedTextEncoder extends TextEncoder {
+  readonly model: TextEncoder
+  virtualTokens(): { prefix: readonly KeyValue[] | null; embeddings: Tensor | null } | null
+}
+
+export function isAdapted(model: TextEncoder): model is AdaptedTextEncoder {
+  return 'virtualTokens' in model && typeof model.virtualTokens === 'function' && 'model' in model
+}
+
 export interface RunningOptions {
   /**
    * The model's own dropout, at the rates of config.json, while it is in training mode. A frozen model has none, so the
-   * default is false; the published CLEFT code leaves it on.
+   * default is false; the published CLEFT code leaves it on, and a model that is trained as a whole wants it.
    */
   ownDropout: boolean
   /** Keep each layer's input only, and compute the layer again in backward(). Default: false. */

@@ -5,17 +5,10 @@ import { elementsOf } from './dtypes.js'
 import { quote, quoteList, reasonOf, WeightsFileError } from './error.js'
 import { InputFile } from './file.js'
 import type { FilesBackend, Handle } from './native-files.js'
-import {
-  MAX_PICKLE_BYTES,
-  numpyArray,
-  PickleSource,
-  PickleStub,
-  type PickleValue,
-  StorageRef,
-  TensorRef,
-  torchStorage,
-  unpickle,
-} from './pickle.js'
+import { unpickle } from './pickle.js'
+import { numpyArray, torchStorage } from './pickle-calls.js'
+import { MAX_PICKLE_BYTES, PickleSource } from './pickle-source.js'
+import { PickleStub, type PickleValue, StorageRef, TensorRef } from './pickle-values.js'
 import { readEntry, readZip, type ZipEntry } from './zip.js'
 
 /**

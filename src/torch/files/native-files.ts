@@ -1,49 +1,13 @@
+import type { Handle, Native } from '../native.js'
 import type { DType } from '../types.js'
 
-/** An integer that names a tensor in the native table. */
-export type Handle = number
+export type { Handle } from '../native.js'
 
 /** What reading and writing files needs of the native add-on. */
-export interface NativeFiles {
-  /** Maps a file privately (copy on write). The mapping lives as long as a tensor or a JavaScript value refers to it. */
-  mapFile(path: string): object
-  /**
-   * A tensor over `byteLength` bytes of a mapping, from `byteOffset`: no copy where the address is aligned for the dtype,
-   * a copy of those bytes where it is not. Strides and storage offset count elements; null strides are contiguous.
-   */
-  tensorFromMapping(
-    mapping: object,
-    byteOffset: number,
-    byteLength: number,
-    shape: readonly number[],
-    strides: readonly number[] | null,
-    storageOffset: number,
-    dtype: DType,
-  ): Handle
-  /** A tensor over a copy of `bytes`. */
-  tensorFromBytes(
-    bytes: Uint8Array,
-    shape: readonly number[],
-    strides: readonly number[] | null,
-    storageOffset: number,
-    dtype: DType,
-  ): Handle
-  /**
-   * A tensor over the whole storage of another one, read as `dtype`: nothing is copied, and the two share their memory
-   * as PyTorch's views do. The offset counts elements of `dtype` from the start of the storage. Checks the bounds.
-   */
-  tensorFromStorage(
-    storage: Handle,
-    shape: readonly number[],
-    strides: readonly number[] | null,
-    storageOffset: number,
-    dtype: DType,
-  ): Handle
-  /** A copy of a byte range of a contiguous tensor on the CPU. */
-  copyBytes(handle: Handle, byteOffset: number, byteLength: number): Uint8Array
-  /** Frees a handle. */
-  release(handle: Handle): unknown
-}
+export type NativeFiles = Pick<
+  Native,
+  'mapFile' | 'tensorFromMapping' | 'tensorFromBytes' | 'tensorFromStorage' | 'copyBytes' | 'release'
+>
 
 /** What the writers ask of a tensor. */
 export interface TensorDescription {

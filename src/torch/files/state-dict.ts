@@ -1,5 +1,5 @@
 import { quoteList } from './error.js'
-import { PickleStub } from './pickle.js'
+import { PickleStub } from './pickle-values.js'
 
 /** Deeper than any real object; ends walks through hostile ones. */
 const MAX_DEPTH = 256

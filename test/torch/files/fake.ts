@@ -172,6 +172,7 @@ export const backend: FilesBackend<FakeTensor> = {
     },
     release(handle) {
       if (!table.delete(handle)) throw new Error(`handle ${handle} was released before`)
+      return true
     },
   },
   wrap: (handle, requiresGrad) => new FakeTensor(handle, requiresGrad),

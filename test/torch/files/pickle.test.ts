@@ -1,7 +1,9 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { WeightsFileError } from '../../../src/torch/files/index.js'
-import { PickleSource, PickleStub, type PickleValue, unpickle } from '../../../src/torch/files/pickle.js'
+import { unpickle } from '../../../src/torch/files/pickle.js'
+import { PickleSource } from '../../../src/torch/files/pickle-source.js'
+import { PickleStub, type PickleValue } from '../../../src/torch/files/pickle-values.js'
 import { fixture } from './fake.js'
 
 function read(bytes: Buffer | string, maxMemory?: number): PickleValue {

@@ -58,7 +58,8 @@ export function listTargets() {
     found.function = publicName
     for (const [, overload] of list.matchAll(/'([^']*)'/g)) found.overloads.add(overload)
   }
-  for (const [name, overloads] of Object.entries(behind)) for (const overload of overloads) target(name).overloads.add(overload)
+  for (const [name, overloads] of Object.entries(behind))
+    for (const overload of overloads) target(name).overloads.add(overload)
   return [...targets.values()].sort((a, b) => (a.name < b.name ? -1 : 1))
 }
 
@@ -75,7 +76,12 @@ export function makeCall(target, seed, index) {
   const overload = random.pick([...target.overloads])
   const description = describeOverload(target.name, overload)
   if (random.chance(0.02)) {
-    return { name: target.name, overload, how: random.chance(0.5) || isGuarded(target.name, overload, description) ? 'function' : 'raw', values: junk(random) }
+    return {
+      name: target.name,
+      overload,
+      how: random.chance(0.5) || isGuarded(target.name, overload, description) ? 'function' : 'raw',
+      values: junk(random),
+    }
   }
   const values = makeArguments(random, target.name, description.arguments)
   let how = random.pick(['method', 'method', 'function', 'keywords', 'operator'])
@@ -88,7 +94,10 @@ const camelCase = (name) => name.replace(/(?<=[A-Za-z0-9])_+([A-Za-z0-9])/g, (_,
 const isUndefined = (value) => value === undefined
 
 const isGuarded = (name, overload, description) =>
-  guardOf(`aten::${name}${overload && `.${overload}`}`, description.arguments.map((each) => camelCase(each.name))) !== undefined
+  guardOf(
+    `aten::${name}${overload && `.${overload}`}`,
+    description.arguments.map((each) => camelCase(each.name)),
+  ) !== undefined
 
 function functionOf(path) {
   // torch.slice is another function, for indexing
@@ -115,8 +124,10 @@ const isTensor = (value) => value instanceof torch.Tensor
 export function perform(target, call) {
   const values = call.values.map(materialize)
   const description = describeOverload(call.name, call.overload)
-  const lower = (value) => (isTensor(value) ? value.handle : Array.isArray(value) && value.length < 1000 ? value.map(lower) : value)
-  if (call.how === 'raw') return { values, result: raise(native.call(description.id, ...values.map(lower)), description) }
+  const lower = (value) =>
+    isTensor(value) ? value.handle : Array.isArray(value) && value.length < 1000 ? value.map(lower) : value
+  if (call.how === 'raw')
+    return { values, result: raise(native.call(description.id, ...values.map(lower)), description) }
   if (call.how === 'keywords') {
     const required = description.arguments.findIndex((each) => each.hasDefault || each.keywordOnly)
     const list = splitArguments(description, values, required < 0 ? 99 : required)
@@ -137,7 +148,8 @@ function raise(result, description) {
   const tensor = (handle) => (typeof handle === 'number' ? new torch.Tensor(handle) : handle)
   if (description.returns === 'tensor') return tensor(result)
   if (description.returns === 'tensors') return result.map(tensor)
-  if (description.returns === 'several') return result.map((each, k) => (description.returnKinds[k] === 'tensor' ? tensor(each) : each))
+  if (description.returns === 'several')
+    return result.map((each, k) => (description.returnKinds[k] === 'tensor' ? tensor(each) : each))
   return result
 }
 
@@ -188,7 +200,8 @@ export function tryCall(target, call) {
       attempt('backward', () => {
         if (!tensor.isAlive || !tensor.requiresGrad || tensor.isMeta || tensor.numel() > 65536) return
         const total = torch.callOperator('aten::sum', tensor)
-        if (tensor.dtype.startsWith('complex')) torch.callOperator('aten::real', total).backward(null, { createGraph: true })
+        if (tensor.dtype.startsWith('complex'))
+          torch.callOperator('aten::real', total).backward(null, { createGraph: true })
         else total.backward(null, { createGraph: call.values.length % 2 === 0 })
       })
     }

@@ -4,10 +4,24 @@ import { openSync, readFileSync, writeSync } from 'node:fs'
 import { listTargets, makeCall, tryCall } from './calls.mjs'
 import { native } from './materialize.mjs'
 
-const { seed, from, until, only = [], skip = [], calls, current, slow = 5000, addressSpace = 2 * 1024 ** 3, threads = 1 } = JSON.parse(process.argv[2])
+const {
+  seed,
+  from,
+  until,
+  only = [],
+  skip = [],
+  calls,
+  current,
+  slow = 5000,
+  addressSpace = 2 * 1024 ** 3,
+  threads = 1,
+} = JSON.parse(process.argv[2])
 
 native.setNumThreads(threads)
-if (process.env.FUZZ_DLOPEN) try { process.dlopen({ exports: {} }, process.env.FUZZ_DLOPEN) } catch {}
+if (process.env.FUZZ_DLOPEN)
+  try {
+    process.dlopen({ exports: {} }, process.env.FUZZ_DLOPEN)
+  } catch {}
 if (process.platform === 'linux' && addressSpace > 0) {
   // huge sizes must fail in malloc, not in the kernel's out-of-memory killer
   const used = Number(/VmSize:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))[1]) * 1024
@@ -29,7 +43,9 @@ function remember(index, call) {
 }
 
 const outcomes = {}
+const perName = {}
 const all = listTargets()
+
 function one(index, target, call) {
   remember(index, call)
   const start = performance.now()
@@ -37,17 +53,19 @@ function one(index, target, call) {
   const milliseconds = performance.now() - start
   if (milliseconds > slow) findings.push(`slow: ${Math.round(milliseconds)} ms`)
   outcomes[outcome] = (outcomes[outcome] ?? 0) + 1
-  const key = outcome === 'returned' ? 'reached' : 'refused'
-  const each = (perName[call.name] ??= { reached: 0, refused: 0 })
-  each[key] += 1
+  perName[call.name] ??= { reached: 0, refused: 0 }
+  perName[call.name][outcome === 'returned' ? 'reached' : 'refused'] += 1
   for (const finding of findings) say({ index, finding, call })
 }
-const perName = {}
 
 if (calls !== undefined) {
   for (const [index, call] of calls.entries()) {
     if (index < from) continue
-    one(index, all.find((each) => each.name === call.name), call)
+    one(
+      index,
+      all.find((each) => each.name === call.name),
+      call,
+    )
   }
 } else {
   const skipped = new Set(skip)

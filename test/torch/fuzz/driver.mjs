@@ -73,10 +73,24 @@ function runChild(options, { hangAfter, environment, wrap }) {
  *   hangAfter?: number, slow?: number, fence?: false | 'high' | 'low', threads?: number, addressSpace?: number, onFinding?: (finding: object) => void }} options
  */
 export async function fuzz(options = {}) {
-  const { seed = 1, from = 0, count = 5000, only, calls, most = 4, hangAfter = 15000, fence = false, onFinding = () => {} } = options
+  const {
+    seed = 1,
+    from = 0,
+    count = 5000,
+    only,
+    calls,
+    most = 4,
+    hangAfter = 15000,
+    fence = false,
+    onFinding = () => {},
+  } = options
   const skip = new Set(options.skip ?? [])
   const folder = mkdtempSync(join(tmpdir(), 'cleft-fuzz-'))
-  const environment = { TORCH_CPP_LOG_LEVEL: 'ERROR', ...process.env, CLEFT_DIST: options.dist ?? process.env.CLEFT_DIST ?? fileURLToPath(new URL('../../../dist', import.meta.url)) }
+  const environment = {
+    TORCH_CPP_LOG_LEVEL: 'ERROR',
+    ...process.env,
+    CLEFT_DIST: options.dist ?? process.env.CLEFT_DIST ?? fileURLToPath(new URL('../../../dist', import.meta.url)),
+  }
   if (fence) Object.assign(environment, { LD_PRELOAD: buildFence(folder), FENCE_SIDE: fence })
   const findings = []
   const perOperator = new Map()
@@ -95,22 +109,51 @@ export async function fuzz(options = {}) {
   try {
     for (;;) {
       const child = await runChild(
-        { seed, from: next, until, only, skip: [...skip], calls, current: join(folder, 'current.json'), slow: options.slow, threads: options.threads, addressSpace: options.addressSpace },
+        {
+          seed,
+          from: next,
+          until,
+          only,
+          skip: [...skip],
+          calls,
+          current: join(folder, 'current.json'),
+          slow: options.slow,
+          threads: options.threads,
+          addressSpace: options.addressSpace,
+        },
         { hangAfter, environment },
       )
       for (const message of child.messages) {
-        if (message.finding !== undefined) add({ kind: message.finding.startsWith('leak') ? 'leak' : message.finding.startsWith('slow') ? 'slow' : 'message', text: message.finding, index: message.index, call: message.call })
+        if (message.finding !== undefined)
+          add({
+            kind: message.finding.startsWith('leak') ? 'leak' : message.finding.startsWith('slow') ? 'slow' : 'message',
+            text: message.finding,
+            index: message.index,
+            call: message.call,
+          })
         if (message.note !== undefined) console.error(message.note)
         if (message.done) {
           operators = message.operators
           for (const [name, times] of Object.entries(message.outcomes)) outcomes[name] = (outcomes[name] ?? 0) + times
-          for (const [name, { reached, refused }] of Object.entries(message.perName)) perName[name] = { reached: reached + (perName[name]?.reached ?? 0), refused: refused + (perName[name]?.refused ?? 0) }
+          for (const [name, { reached, refused }] of Object.entries(message.perName))
+            perName[name] = {
+              reached: reached + (perName[name]?.reached ?? 0),
+              refused: refused + (perName[name]?.refused ?? 0),
+            }
         }
       }
       if (child.messages.some((message) => message.done)) break
-      if (child.call === undefined) throw new Error(`the child ended before its first call (${child.signal ?? child.code}): ${child.errors}`)
+      if (child.call === undefined)
+        throw new Error(`the child ended before its first call (${child.signal ?? child.code}): ${child.errors}`)
       const { index, ...call } = child.call
-      const times = add({ kind: child.hung ? 'hang' : 'crash', text: child.hung ? 'did not return' : `${child.signal ?? `exit ${child.code}`}: ${child.errors.trim().split('\n').slice(-6).join(' | ')}`, index, call })
+      const times = add({
+        kind: child.hung ? 'hang' : 'crash',
+        text: child.hung
+          ? 'did not return'
+          : `${child.signal ?? `exit ${child.code}`}: ${child.errors.trim().split('\n').slice(-6).join(' | ')}`,
+        index,
+        call,
+      })
       // in a hunt, what crashes often would hide the rest
       if (times >= most) skip.add(call.name)
       next = index + 1
@@ -150,6 +193,8 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
     onFinding: (finding) => console.log(JSON.stringify(finding)),
   })
   if (values.names) console.log(JSON.stringify(result.perName))
-  console.log(`${values.calls} calls of ${result.operators} operators in ${Math.round((Date.now() - start) / 1000)} s: ${JSON.stringify(result.outcomes)}; ${result.findings.length} findings; left out after too many crashes: ${result.skipped.join(', ') || 'none'}`)
+  console.log(
+    `${values.calls} calls of ${result.operators} operators in ${Math.round((Date.now() - start) / 1000)} s: ${JSON.stringify(result.outcomes)}; ${result.findings.length} findings; left out after too many crashes: ${result.skipped.join(', ') || 'none'}`,
+  )
   process.exitCode = result.findings.length > 0 ? 1 : 0
 }

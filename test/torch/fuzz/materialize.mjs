@@ -2,7 +2,8 @@
 import { pathToFileURL } from 'node:url'
 
 const dist = process.env.CLEFT_DIST
-if (dist === undefined) throw new Error('expected the environment variable CLEFT_DIST to name the folder of the compiled package')
+if (dist === undefined)
+  throw new Error('expected the environment variable CLEFT_DIST to name the folder of the compiled package')
 const load = (path) => import(pathToFileURL(`${dist}/${path}`).href)
 
 export const torch = await load('torch/index.js')
@@ -32,7 +33,8 @@ function dense({ t: shape, d: dtype, v: values }) {
   const count = full.reduce((product, size) => product * size, 1)
   const integral = /^(u?int)/.test(dtype)
   const data = integral ? new BigInt64Array(count) : new Float64Array(count)
-  for (let k = 0; k < count; k += 1) data[k] = integral ? plainBigInt(values[k % values.length]) : plainNumber(values[k % values.length])
+  for (let k = 0; k < count; k += 1)
+    data[k] = integral ? plainBigInt(values[k % values.length]) : plainNumber(values[k % values.length])
   return wrap(native.fromTypedArray(data, full, dtype))
 }
 
@@ -54,7 +56,12 @@ function lay(spec) {
     case 'csr':
       return dense(spec).toSparse({ layout: 'sparse_csr' })
     case 'transposed':
-      return rank < 2 ? dense(spec) : dense(spec).transpose(0, rank - 1).contiguous().transpose(0, rank - 1)
+      return rank < 2
+        ? dense(spec)
+        : dense(spec)
+            .transpose(0, rank - 1)
+            .contiguous()
+            .transpose(0, rank - 1)
     case 'sliced': {
       if (rank === 0) return dense(spec)
       const wide = dense({ ...spec, t: [...shape.slice(0, -1), shape[rank - 1] * 2 + 1] })
