@@ -5,6 +5,8 @@ export default defineConfig({
     include: ['test/**/*.test.ts'],
     // Processes, not threads: libtorch's state is the process's, and a crash then names its file.
     pool: 'forks',
+    // Several test files run at once: one thread each, or their threads wait for one another.
+    env: { OMP_NUM_THREADS: '1' },
     testTimeout: 60_000,
     hookTimeout: 120_000,
   },

@@ -6,6 +6,7 @@ import { packageVersion } from '../setup/install.js'
 import { packageRoot } from '../setup/paths.js'
 import * as doctor from './doctor.js'
 import * as setup from './setup.js'
+import * as verify from './verify.js'
 
 /** One line for people; the stack only for whoever asks for it. */
 function fail(message: string, error?: Error): never {
@@ -21,6 +22,7 @@ await yargs(hideBin(process.argv))
   .version(packageVersion(packageRoot()))
   .command(setup.command, setup.describe, setup.builder, setup.handler)
   .command(doctor.command, doctor.describe, doctor.builder, doctor.handler)
+  .command(verify.command, verify.describe, verify.builder, verify.handler)
   .demandCommand(1, 'a command was expected, and none came')
   .strict()
   .wrap(Math.min(110, process.stdout.columns ?? 110))

@@ -165,7 +165,10 @@ export class Config {
     const unknown = Object.keys(this.values).filter((name) => !this.read.has(name) && !passedOver.has(name))
     if (unknown.length === 0) return
     const type = typeof this.values.model_type === 'string' ? this.values.model_type : 'this model'
-    warnOnce(this.logger, `${this.path}: options that ${quote(type)} does not know are ignored: ${unknown.map(quote).join(', ')}`)
+    warnOnce(
+      this.logger,
+      `${this.path}: options that ${quote(type)} does not know are ignored: ${unknown.map(quote).join(', ')}`,
+    )
   }
 }
 

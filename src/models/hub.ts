@@ -64,7 +64,8 @@ export function neededFiles(files: readonly string[]): readonly string[] {
   const top = files.filter((file) => !file.includes('/'))
   const weights = top.filter(isWeights)
   const safe = weights.filter((file) => file.includes('.safetensors'))
-  const others = /^(config|generation_config|preprocessor_config|tokenizer.*|special_tokens_map|added_tokens|vocab)\.json$/
+  const others =
+    /^(config|generation_config|preprocessor_config|tokenizer.*|special_tokens_map|added_tokens|vocab)\.json$/
   const texts = /^(vocab|merges)\.txt$|^tokenizer\.model$|^(LICENSE|LICENCE|NOTICE)/i
   return [...top.filter((file) => others.test(file) || texts.test(file)), ...(safe.length > 0 ? safe : weights)]
 }

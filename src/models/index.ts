@@ -12,9 +12,10 @@ export { invertTable, type RenameRule, type RenameTable } from './renames.js'
 export * from './text/index.js'
 export {
   fromTensors,
-  loadWeights,
   type LoadWeightsOptions,
+  loadWeights,
   openWeights,
+  renameSource,
   type WeightSource,
   WeightsMismatchError,
 } from './weights.js'

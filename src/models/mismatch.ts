@@ -71,7 +71,8 @@ function nearest(
     const isSame = given.length === shape.length && given.every((size, dim) => size === shape[dim])
     if (!isSame && !isTranspose(given, shape)) continue
     const score = likeness(name, candidate) - (isSame ? 0 : 0.1)
-    if (score > 0.45 && score > (best?.score ?? 0)) best = { name: candidate, score, hint: isSame ? '' : ', transposed' }
+    if (score > 0.45 && score > (best?.score ?? 0))
+      best = { name: candidate, score, hint: isSame ? '' : ', transposed' }
   }
   if (best === null) return null
   taken.add(best.name)

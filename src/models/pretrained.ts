@@ -45,7 +45,12 @@ async function registerAll(): Promise<void> {
     registerModel(type, {
       build: (config, options) => text.buildTextModel(config, options.text),
       load: (config, source, options) =>
-        text.textModelFrom(config, source, { ...options.text, dtype: options.dtype, device: options.device, trainable: true }),
+        text.textModelFrom(config, source, {
+          ...options.text,
+          dtype: options.dtype,
+          device: options.device,
+          trainable: true,
+        }),
     })
   }
 }

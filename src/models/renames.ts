@@ -145,7 +145,16 @@ function applyTable(
  * than the others' (two names for one) gives the first.
  */
 export function invertTable(table: RenameTable): RenameTable {
-  return table.flatMap((rule) => (rule.to === null ? [] : [{ ...rule, from: rule.to, to: rule.from }]))
+  return table.flatMap((rule) => {
+    if (rule.to === null) return []
+    // what stands for several parts says so where it is looked for
+    const wide = new Set(
+      listOf(rule.from).flatMap((each) => [...each.matchAll(/\{(\w+)\*\}/g)].map((match) => match[1])),
+    )
+    const widen = (template: string) =>
+      template.replaceAll(placeholder, (_, key) => (wide.has(key) ? `{${key}*}` : `{${key}}`))
+    return [{ ...rule, from: typeof rule.to === 'string' ? widen(rule.to) : rule.to.map(widen), to: rule.from }]
+  })
 }
 
 /** The shape that a recipe gives, or null where its parts do not fit. */

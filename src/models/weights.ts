@@ -5,6 +5,7 @@ import { quote } from '../torch/files/error.js'
 import { USUAL_WRAPPERS } from '../torch/files/index.js'
 import * as torch from '../torch/index.js'
 import { describeMismatch } from './mismatch.js'
+import { canReadCast, PIECE, readCast } from './read-cast.js'
 import { fitsTemplate, planRenames, type Recipe, type RenameTable, shapeOfRecipe } from './renames.js'
 
 type Tensor = torch.Tensor
@@ -17,6 +18,8 @@ export interface WeightSource {
   tensor(name: string): Tensor
   /** The tensor's shape, where that costs less than the tensor. */
   shape?(name: string): readonly number[]
+  /** Fills a tensor of another dtype or device with a tensor's values, with little memory; false where it cannot. */
+  read?(name: string, into: Tensor): boolean
   /** Where they come from, for messages. */
   readonly path?: string
   /** Lets go of files. Tensors stay. */
@@ -74,12 +77,20 @@ async function openFile(path: string): Promise<WeightSource> {
 }
 
 function fromFile(file: ReturnType<typeof torch.openSafetensors> | ReturnType<typeof torch.openSharded>): WeightSource {
+  let pieces: ArrayBuffer | undefined
   return {
     path: file.path,
     names: file.names,
     has: (name) => file.has(name),
     tensor: (name) => file.tensor(name),
     shape: (name) => file.info(name).shape,
+    read: (name, into) => {
+      const { dtype, byteOffset } = file.info(name)
+      if (!canReadCast(dtype) || (into.dtype === dtype && into.device === 'cpu')) return false
+      pieces ??= new ArrayBuffer(PIECE)
+      readCast('shard' in file ? file.shard(name).path : file.path, byteOffset, dtype, into, pieces)
+      return true
+    },
     close: () => file.close(),
   }
 }
@@ -124,6 +135,26 @@ export function fromTensors(tensors: ReadonlyMap<string, Tensor>, path = 'the gi
     },
     shape: (name) => tensors.get(name)?.shape ?? [],
     close: () => torch.dispose(tensors),
+  }
+}
+
+/** A source under other names: what `cleft convert` writes. Nothing is read before a tensor is asked for. */
+export function renameSource(source: WeightSource, tables: readonly RenameTable[]): WeightSource {
+  const { recipes, conflicts } = planRenames(source.names, tables)
+  if (conflicts.length > 0) {
+    throw new RangeError(`expected each name once after renaming, but there would be ${conflicts.join('; ')}`)
+  }
+  const recipeOf = (name: string): Recipe => {
+    const recipe = recipes.get(name)
+    if (recipe === undefined) throw new RangeError(`expected a tensor ${quote(name)}, but there is none after renaming`)
+    return recipe
+  }
+  return {
+    path: source.path,
+    names: [...recipes.keys()],
+    has: (name) => recipes.has(name),
+    tensor: (name) => torch.scope(() => make(recipeOf(name), source)),
+    close: () => source.close?.(),
   }
 }
 
@@ -189,22 +220,34 @@ export function loadWeights(module: torch.nn.Module, source: WeightSource, optio
         const fillWith = recipe === undefined && !found.has(target) ? fillOf(name) : undefined
         if (recipe === undefined && fillWith === undefined) continue
         const place: torch.Device = device ?? (target.isMeta ? 'cpu' : (target.device as torch.Device))
-        state.set(
-          name,
-          torch.scope(() => {
-            const made =
-              recipe === undefined
-                ? torch.full(target.shape, fillWith!, { dtype: target.dtype, device: place })
-                : make(recipe, source)
-            const isCast = made.isFloatingPoint() && target.isFloatingPoint() && dtype !== 'auto'
-            return made.to({ dtype: isCast ? (dtype ?? target.dtype) : made.dtype, device: place })
-          }),
-        )
+        const wanted = { dtype: dtype ?? target.dtype, device: place }
+        const filledDtype = wanted.dtype === 'auto' || !target.isFloatingPoint() ? target.dtype : wanted.dtype
+        const made =
+          recipe === undefined
+            ? torch.full(target.shape, fillWith!, { dtype: filledDtype, device: place })
+            : torch.scope(() => fill(recipe, source, target, wanted))
+        state.set(name, made)
       }
       module.loadStateDict(state, { assign: true })
     }),
   )
   checkFilled(module)
+}
+
+/** A tensor as it is wanted: floating-point ones are cast, unless they are to stay as they are. */
+function fill(
+  recipe: Recipe,
+  source: WeightSource,
+  target: Tensor,
+  { dtype, device }: { dtype: torch.DType | 'auto'; device: torch.Device },
+): Tensor {
+  const isCast = dtype !== 'auto' && target.isFloatingPoint()
+  if (isCast && recipe.kind === 'source' && source.read !== undefined) {
+    const into = torch.empty(target.shape, { dtype, device })
+    if (source.read(recipe.name, into)) return into
+  }
+  const made = make(recipe, source)
+  return made.to({ dtype: isCast && made.isFloatingPoint() ? dtype : made.dtype, device })
 }
 
 function make(recipe: Recipe, source: WeightSource): Tensor {

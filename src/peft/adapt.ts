@@ -60,8 +60,8 @@ export function adapt(model: nn.Module): AdaptedModel {
 }
 
 /**
- * Puts an adapter on a model and gives the model with it, to be called like the model. Another call for the same model adds
- * another adapter.
+ * Puts an adapter on a model and gives the model with it, to be called like the model. Another call for the same model
+ * adds another adapter.
  *
  * @example const adapted = addAdapter(gpt2, { kind: 'lora', r: 8, alpha: 32, dropout: 0.1 })
  */

@@ -14,6 +14,8 @@ import { defaultTargets, findTargets, isFeedforward, type Target } from './targe
  */
 
 export interface Attached {
+  /** With the names that were taken where it gave none. */
+  config: Resolved<AdapterConfig>
   /** Paths of the modules that have the adapter now. */
   paths: string[]
   /** Of prefix and prompt adapters. */
@@ -93,12 +95,12 @@ function withTargets(model: nn.Module, config: Resolved<AdapterConfig>): Resolve
 
 /** Puts an adapter on a model. Nothing stays on it where that fails. */
 export function attach(model: nn.Module, given: Resolved<AdapterConfig>, name: string): Attached {
-  if (given.kind === 'prefix') return { paths: [], encoder: new PrefixEncoder(asTextEncoder(model, given.kind), given) }
-  if (given.kind === 'prompt') return { paths: [], encoder: new PromptEncoder(asTextEncoder(model, given.kind), given) }
   const config = withTargets(model, given)
-  if (config.kind === 'prefix' || config.kind === 'prompt') return { paths: [], encoder: null }
-  // the names that were taken are what is saved
-  Object.assign(given, config)
+  if (config.kind === 'prefix' || config.kind === 'prompt') {
+    const text = asTextEncoder(model, config.kind)
+    const encoder = config.kind === 'prefix' ? new PrefixEncoder(text, config) : new PromptEncoder(text, config)
+    return { config, paths: [], encoder }
+  }
   const targets = findTargets(model, config)
   try {
     if (config.kind === 'lora') attachLora(model, config, name, targets)
@@ -108,7 +110,7 @@ export function attach(model: nn.Module, given: Resolved<AdapterConfig>, name: s
     detach(model, name)
     throw error
   }
-  return { paths: targets.map(({ path }) => path), encoder: null }
+  return { config, paths: targets.map(({ path }) => path), encoder: null }
 }
 
 /** Takes an adapter off a model's layers; a layer without adapters is itself again. */

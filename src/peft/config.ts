@@ -1,7 +1,8 @@
 import type { DType } from '../torch/index.js'
 
 /*
- * What an adapter is made from. The names are ours in camel case; adapter_config.json has Python's peft's (see files.ts).
+ * What an adapter is made from. The names are ours in camel case; adapter_config.json has Python's peft's
+ * (config-file.ts).
  */
 
 /** Which modules an adapter is put on. */
@@ -26,7 +27,10 @@ export interface TargetOptions {
 export interface DescriptionOptions {
   /** Name or folder of the model that the adapter is for. Default: null. */
   baseModel?: string | null
-  /** peft's word for what the model does. Default: 'CAUSAL_LM'. */
+  /**
+   * peft's word for what the model does. Default: 'auto', CAUSAL_LM where the names in the file are those of a
+   * language model with head, FEATURE_EXTRACTION for other text models, null for others.
+   */
   taskType?: string | null
 }
 
@@ -81,7 +85,9 @@ export interface AdaLoraConfig extends LoraShared {
   rankPattern?: Readonly<Record<string, readonly boolean[]>> | null
 }
 
-/** (IA)3 (Liu et al. 2022, arXiv 2205.05638): learned factors on the outputs, or on the inputs of feed-forward modules. */
+/**
+ * (IA)3 (Liu et al. 2022, arXiv 2205.05638): learned factors on the outputs, or on the inputs of feed-forward modules.
+ */
 export interface Ia3Config extends TargetOptions, DescriptionOptions {
   kind: 'ia3'
   /**
@@ -99,7 +105,9 @@ export interface PrefixConfig extends DescriptionOptions {
   kind: 'prefix'
   /** Number of virtual tokens. */
   numVirtualTokens: number
-  /** Make the prefix from shorter embeddings by a small network, which is not saved: only its result is. Default: false. */
+  /**
+   * Make the prefix from shorter embeddings by a small network, which is not saved: only its result is. Default: false.
+   */
   prefixProjection?: boolean
   /** Width of that network. Default: the width of the keys. */
   encoderHiddenSize?: number | null
@@ -126,7 +134,7 @@ export type AdapterConfig = LoraConfig | AdaLoraConfig | Ia3Config | PrefixConfi
 export type AdapterKind = AdapterConfig['kind']
 
 const targetDefaults = { targetModules: null, excludeModules: null, layersToTransform: null, layersPattern: null }
-const descriptionDefaults = { baseModel: null, taskType: 'CAUSAL_LM' }
+const descriptionDefaults = { baseModel: null, taskType: 'auto' }
 
 /** What is taken for options that are not given. */
 export const adapterDefaults = {

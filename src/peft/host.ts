@@ -56,7 +56,10 @@ export function architectureOf(model: nn.Module): Architecture | null {
   return parts.has('encoder') && parts.has('embeddings') ? 'bert' : null
 }
 
-/** What stands before the paths of a model without head in the files of one with it: `transformer.`, `model.` or nothing. */
+/**
+ * What stands before the paths of a model without head in the files of one with it: `transformer.`, `model.` or
+ * nothing.
+ */
 export function headPrefixOf(model: nn.Module): string {
   const architecture = architectureOf(model)
   if (architecture === null) return ''

@@ -5,7 +5,9 @@ import { cast } from './linear.js'
 
 type Tensor = torch.Tensor
 
-/** A linear layer with IA3 factors. Parameters: ia3_l.NAME, [out, 1] on the output, [1, in] on a feed-forward's input. */
+/**
+ * A linear layer with IA3 factors. Parameters: ia3_l.NAME, [out, 1] on the output, [1, in] on a feed-forward's input.
+ */
 export class Ia3Layer extends AdapterLayer {
   readonly kind = 'ia3'
   ia3_l = new ParameterDict()

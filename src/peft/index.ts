@@ -9,7 +9,7 @@ export type { KeyValue, TextEncoder, TextInput, TextOutput } from './host.js'
 export { Ia3Layer } from './ia3.js'
 export { fileKey, memoryKey } from './keys.js'
 export { AdapterLayer } from './layer.js'
-export { type LoadAdapterOptions, loadAdapter } from './load.js'
+export { type LoadAdapterOptions, type LoadStateOptions, loadAdapter, loadAdapterState } from './load.js'
 export { LoraLayer } from './lora.js'
 export {
   AdaptedModel,

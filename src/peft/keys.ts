@@ -15,8 +15,8 @@ const parts = 'lora_A|lora_B|lora_E|lora_magnitude_vector|ia3_l'
 const pattern = new RegExp(`^(.+?)\\.(${parts})(?:\\.(?!weight$)[^.]+)?(\\.weight)?$`)
 
 /**
- * Takes a name apart: with and without `base_model.model.` (once or twice), `.base_layer` and the adapter's name. Null for
- * what is no adapter's tensor.
+ * Takes a name apart: with and without `base_model.model.` (once or twice), `.base_layer` and the adapter's name. Null
+ * for what is no adapter's tensor.
  */
 export function parseKey(key: string): AdapterKey | null {
   const found = pattern.exec(key)
@@ -40,8 +40,8 @@ export function memoryKey(headPrefix: string, name: string, adapter: string): st
 }
 
 /**
- * What to take off the front of a file's paths (or put there), so that they are a model's: `transformer.`, `model.`, or what
- * else most of them have before a path of the model.
+ * What to take off the front of a file's paths (or put there), so that they are a model's: `transformer.`, `model.`,
+ * or what else most of them have before a path of the model.
  */
 export function alignPaths(paths: readonly string[], own: ReadonlySet<string>): (path: string) => string {
   const votes = new Map<string, number>()

@@ -235,7 +235,9 @@ export function outputShape(input: Tensor, outFeatures: number): number[] {
   return [...input.shape.slice(0, -1), outFeatures]
 }
 
-/** An adapter's parameters stand where the layer's do; float32 unless the layer is float64 or the config says otherwise. */
+/**
+ * An adapter's parameters stand where the layer's do; float32 unless the layer is float64 or the config says otherwise.
+ */
 export function adapterFactory(
   weight: Tensor,
   dtype: torch.DType | null,

@@ -87,7 +87,8 @@ export function adapterInput(rows: Tensor, dtype: torch.DType): Tensor {
 
 /**
  * Adds a low-rank update: base + scale * (x Aᵀ) Bᵀ. Two small matrix products, the second of which adds to what is
- * there, in place where `base.isOwn`; a base of lower precision than the adapter is taken up to the adapter's, as peft does.
+ * there, in place where `base.isOwn`; a base of lower precision than the adapter is taken up to the adapter's, as peft
+ * does.
  *
  * @param x [N, in], after dropout @param a [r, in] @param b [out, r]
  */

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import * as torch from '../torch/index.js'
 import { nn } from '../torch/index.js'
 import { type AdaptedTextModel, adapt } from './adapt.js'
-import type { AdapterConfig, Resolved } from './config.js'
+import { type AdapterConfig, type Resolved, resolveConfig } from './config.js'
 import { type JsonObject, readAdapterConfig } from './config-file.js'
 import { asTextEncoder, headPrefixOf, places, type TextEncoder } from './host.js'
 import { alignPaths, parseKey } from './keys.js'
@@ -195,12 +195,68 @@ function alignPattern(
   return { ...config, rankPattern: Object.fromEntries(renamed) }
 }
 
+export interface LoadStateOptions {
+  /** What the adapter is called. Default: 'default'. */
+  name?: string
+  /** Whether its parameters train. Default: false. */
+  trainable?: boolean
+}
+
 /**
- * Reads an adapter that Python's peft (or saveAdapter) wrote, and puts it on a model; where it is the first, it is active at
- * once. Nothing is changed where the adapter does not fit: the error says the whole difference.
+ * Puts an adapter on a model whose tensors come from anywhere: part of another checkpoint, for example. Names as in
+ * {@link loadAdapter}; what else may stand before them (`text_encoder_q.model.`) does no harm.
  *
- * Names with and without `base_model.model.`, the head's prefix, `.base_layer` and the adapter's name are the same. A prefix
- * that a projection made is loaded as its result.
+ * @param state the adapter's tensors alone; they are copied
+ */
+export function loadAdapterState(
+  model: TextEncoder,
+  config: AdapterConfig,
+  state: ReadonlyMap<string, Tensor>,
+  options?: LoadStateOptions,
+): AdaptedTextModel
+export function loadAdapterState<Model extends nn.Module>(
+  model: Model | AdaptedModel<Model>,
+  config: AdapterConfig,
+  state: ReadonlyMap<string, Tensor>,
+  options?: LoadStateOptions,
+): AdaptedModel<Model>
+export function loadAdapterState(
+  model: nn.Module,
+  config: AdapterConfig,
+  state: ReadonlyMap<string, Tensor>,
+  options: LoadStateOptions = {},
+): AdaptedModel {
+  return putOn(model, resolveConfig(config), {}, state, 'loadAdapterState', options)
+}
+
+function putOn(
+  model: nn.Module,
+  config: Resolved<AdapterConfig>,
+  file: JsonObject,
+  state: ReadonlyMap<string, Tensor>,
+  where: string,
+  { name = 'default', trainable = false }: LoadStateOptions,
+): AdaptedModel {
+  const adapted = adapt(model)
+  if (adapted.adapters.has(name)) {
+    throw new RangeError(`${where}: expected a new name, but there is an adapter '${name}'; give another by { name }`)
+  }
+  if (config.kind === 'prefix' || config.kind === 'prompt') loadVirtual(adapted, config, file, state, name, where)
+  else loadLayers(adapted, config, state, name, where)
+  if (!trainable) {
+    for (const parameter of adapted.adapterParameters(name).values()) parameter.requiresGrad_(false)
+    if (adapted.adapters.size === 1) adapted.eval()
+  }
+  return adapted
+}
+
+/**
+ * Reads an adapter that Python's peft (or saveAdapter) wrote, and puts it on a model; where it is the first, it is
+ * active at once; where it does not train, in evaluation mode. Nothing is changed where the adapter does not fit: the
+ * error says the whole difference.
+ *
+ * Names with and without `base_model.model.`, the head's prefix, `.base_layer` and the adapter's name are the same. A
+ * prefix that a projection made is loaded as its result.
  */
 export function loadAdapter(model: TextEncoder, folder: string, options?: LoadAdapterOptions): Promise<AdaptedTextModel>
 export function loadAdapter<Model extends nn.Module>(
@@ -217,16 +273,10 @@ export async function loadAdapter(
   const where = `loadAdapter (${folder})`
   const { config, file } = readAdapterConfig(readJson(join(folder, 'adapter_config.json')), where, warn)
   const typed = 'dtype' in config ? { ...config, dtype: dtype ?? null } : config
-  const adapted = adapt(model)
-  if (adapted.adapters.has(name))
-    throw new RangeError(`${where}: expected a new name, but there is an adapter '${name}'; give another by { name }`)
   const tensors = await readTensors(folder)
   try {
-    if (typed.kind === 'prefix' || typed.kind === 'prompt') loadVirtual(adapted, typed, file, tensors, name, where)
-    else loadLayers(adapted, typed, tensors, name, where)
+    return putOn(model, typed, file, tensors, where, { name, trainable })
   } finally {
     torch.dispose(tensors)
   }
-  if (!trainable) for (const parameter of adapted.adapterParameters(name).values()) parameter.requiresGrad_(false)
-  return adapted
 }

@@ -2,7 +2,16 @@ import * as torch from '../torch/index.js'
 import { nn } from '../torch/index.js'
 import type { LoraConfig, Resolved } from './config.js'
 import { AdapterLayer, adapterFactory, type Merging, outputShape, withoutItem } from './layer.js'
-import { adapterInput, addLowRank, type BaseRows, cast, forwardRows, isPlain, orient, withoutAutocast } from './linear.js'
+import {
+  adapterInput,
+  addLowRank,
+  type BaseRows,
+  cast,
+  forwardRows,
+  isPlain,
+  orient,
+  withoutAutocast,
+} from './linear.js'
 import type { Target } from './targets.js'
 import { patternValue } from './targets.js'
 
@@ -127,8 +136,8 @@ export class LoraLayer extends AdapterLayer {
   }
 
   /**
-   * DoRA on a plain layer of the adapter's dtype, without dropout, in fewer passes: m / |W + s B A| * (x Wᵀ + s x Aᵀ Bᵀ)
-   * plus the bias. Null where that is not so.
+   * DoRA on a plain layer of the adapter's dtype, without dropout, in fewer passes:
+   * m / |W + s B A| * (x Wᵀ + s x Aᵀ Bᵀ) plus the bias. Null where that is not so.
    */
   private doraAlone(rows: Tensor, name: string): Tensor | null {
     const { a, b, scale, dropout, magnitude } = this.parts(name)

@@ -59,7 +59,8 @@ export function adaptedOf(model: nn.Module): AdaptedModel | undefined {
  * A model with adapters. Call it like the model. The adapters stand apart: `model` is the model itself, in which an
  * adapted layer is an {@link AdapterLayer} around the layer; prefix and prompt adapters are in `prompt_encoder`.
  *
- * Modes: train() puts the adapters in training mode (their dropout drops) and leaves the frozen model in evaluation mode.
+ * Modes: train() puts the adapters in training mode (their dropout drops) and leaves the frozen model in evaluation
+ * mode.
  */
 export class AdaptedModel<Model extends nn.Module = nn.Module> extends nn.Module {
   readonly model: Model
@@ -73,6 +74,7 @@ export class AdaptedModel<Model extends nn.Module = nn.Module> extends nn.Module
   constructor(model: Model) {
     super()
     this.model = model
+    this.training = model.training
     wrapped.set(model, this as unknown as AdaptedModel)
   }
 
@@ -120,7 +122,7 @@ export class AdaptedModel<Model extends nn.Module = nn.Module> extends nn.Module
     const isFirst = this.#adapters.size === 0
     const attached: Attached = attach(this.model, full, name)
     if (attached.encoder !== null) this.prompt_encoder.set(name, attached.encoder)
-    const adapter = { name, config: full, paths: attached.paths }
+    const adapter = { name, config: attached.config, paths: attached.paths }
     this.#adapters.set(name, adapter)
     if (isFirst) {
       this.model.requiresGrad_(false)
@@ -159,7 +161,8 @@ export class AdaptedModel<Model extends nn.Module = nn.Module> extends nn.Module
   }
 
   /**
-   * Which adapters take part: one, several (whose updates add up), or none. Their parameters train, the other adapters' rest.
+   * Which adapters take part: one, several (whose updates add up), or none. Their parameters train, the other
+   * adapters' rest.
    *
    * @param options.trainable false to run them only; default: true
    */
@@ -171,6 +174,12 @@ export class AdaptedModel<Model extends nn.Module = nn.Module> extends nn.Module
       throw new RangeError(
         `setAdapter: expected one prefix or prompt adapter at most, but received ${virtual.join(', ')}`,
       )
+    }
+    const kinds = new Set(
+      chosen.filter((name) => !virtual.includes(name)).map((name) => this.adapter(name).config.kind),
+    )
+    if (kinds.size > 1) {
+      throw new RangeError(`setAdapter: expected adapters of one kind together, but received ${[...kinds].join(', ')}`)
     }
     if (this.isMerged)
       throw new TypeError('setAdapter: expected a model without merged adapters; call unmerge() before')
@@ -266,7 +275,9 @@ export class AdaptedModel<Model extends nn.Module = nn.Module> extends nn.Module
     return this.#isEnabled ? this.#active.find((each) => this.prompt_encoder.has(each)) : undefined
   }
 
-  /** What the active prefix or prompt adapter puts before a text, or null: for those that lay out the texts themselves. */
+  /**
+   * What the active prefix or prompt adapter puts before a text, or null: for those that lay out the texts themselves.
+   */
   virtualTokens(): VirtualTokens | null {
     const name = this.virtualName
     if (name === undefined || !isTextEncoder(this.model)) return null
@@ -277,7 +288,10 @@ export class AdaptedModel<Model extends nn.Module = nn.Module> extends nn.Module
     return { prefix: null, embeddings: encoder.forward(dtype), count }
   }
 
-  /** What the model gives, with the active adapters. A prompt adapter's output is longer by its virtual tokens, at the front. */
+  /**
+   * What the model gives, with the active adapters. A prompt adapter's output is longer by its virtual tokens, at the
+   * front.
+   */
   forward(...inputs: Parameters<Model['forward']>): ReturnType<Model['forward']> {
     const { model } = this
     if (this.virtualName === undefined || !isTextEncoder(model)) {

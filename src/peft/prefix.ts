@@ -11,8 +11,8 @@ export function keyWidth(model: TextEncoder): number {
 }
 
 /**
- * Learned keys and values for each layer of a text model. Parameters: embedding.weight [n, 2 * layers * keyWidth], or with
- * a projection embedding.weight [n, keyWidth] and transform.0, transform.2 (Linear, Tanh, Linear).
+ * Learned keys and values for each layer of a text model. Parameters: embedding.weight [n, 2 * layers * keyWidth], or
+ * with a projection embedding.weight [n, keyWidth] and transform.0, transform.2 (Linear, Tanh, Linear).
  */
 export class PrefixEncoder extends nn.Module {
   embedding: nn.Embedding
@@ -53,7 +53,9 @@ export class PrefixEncoder extends nn.Module {
     return this.transform === null ? this.embedding.weight : this.transform.forward(this.embedding.weight)
   }
 
-  /** For each layer, keys and values [1, keyValueHeads, n, headWidth] in a dtype: keys of layer l at 2 l, values after. */
+  /**
+   * For each layer, keys and values [1, keyValueHeads, n, headWidth] in a dtype: keys of layer l at 2 l, values after.
+   */
   forward(dtype: torch.DType): KeyValue[] {
     const flat = this.flat()
     const n = flat.shape[0]!

@@ -53,8 +53,8 @@ function randomTokens(n: number, vocabularySize: number): number[] {
 }
 
 /**
- * A text model's input with embeddings [n, width] before its own: the output is n tokens longer, and the text's positions
- * start at n.
+ * A text model's input with embeddings [n, width] before its own: the output is n tokens longer, and the text's
+ * positions start at n.
  */
 export function prependPrompt(model: TextEncoder, input: TextInput, prompt: Tensor): TextInput {
   const { inputIds, inputEmbeddings, attentionMask, positionIds, tokenTypeIds, layout, outputTokens, ...rest } = input

@@ -36,8 +36,9 @@ const parts: readonly Part[] = ['a', 'b', 'e']
 /**
  * AdaLoRA at work in training (Zhang et al. 2023, arXiv 2303.10512, algorithm 1): moves ranks to where they matter.
  *
- * Budget: all ranks up to step tinit, then a cubic fall to targetR * modules at totalStep - tfinal; between, every deltaT
- * steps, the triplets of the lowest scores get E = 0 (they may come back). After that the last mask is applied at each step.
+ * Budget: all ranks up to step tinit, then a cubic fall to targetR * modules at totalStep - tfinal; between, every
+ * deltaT steps, the triplets of the lowest scores get E = 0 (they may come back). After that the last mask is applied
+ * at each step.
  *
  * @example
  * const adalora = new RankAllocator(adapted)
@@ -139,7 +140,10 @@ export class RankAllocator {
     this.#adapted.setRankPattern(this.#name, () => this.rankPattern())
   }
 
-  /** Which triplets are kept, by the path of `lora_E` with the head's prefix, as adapter_config.json has it; null before any choice. */
+  /**
+   * Which triplets are kept, by the path of `lora_E` with the head's prefix, as adapter_config.json has it; null
+   * before any choice.
+   */
   rankPattern(): Record<string, boolean[]> | null {
     const prefix = headPrefixOf(this.#adapted.model)
     const kept = this.#modules.flatMap(({ path, mask }): [string, boolean[]][] =>

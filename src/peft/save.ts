@@ -5,7 +5,7 @@ import { adapt } from './adapt.js'
 import { keptTriplets } from './attach.js'
 import type { AdaLoraConfig, AdapterConfig, Resolved } from './config.js'
 import { type Json, writeAdapterConfig } from './config-file.js'
-import { asTextEncoder, headPrefixOf, places } from './host.js'
+import { asTextEncoder, headPrefixOf, isTextEncoder, places } from './host.js'
 import { fileKey } from './keys.js'
 import { linearOf } from './linear.js'
 import type { AdaptedModel, Adapter } from './model.js'
@@ -19,8 +19,8 @@ export interface SaveAdapterOptions {
   /** Which adapter. Default: 'default'. */
   name?: string
   /**
-   * What stands before the model's paths: `transformer.`, `model.` or nothing. Default: as peft writes the adapters of the
-   * architecture's language models with head (and '' for BERT and all others).
+   * What stands before the model's paths: `transformer.`, `model.` or nothing. Default: as peft writes the adapters of
+   * the architecture's language models with head (and '' for BERT and all others).
    */
   headPrefix?: string
   /** adapter_model.safetensors or adapter_model.bin. Default: 'safetensors'. */
@@ -69,8 +69,8 @@ function cutTriplets(name: string, values: Tensor, config: Resolved<AdaLoraConfi
 }
 
 /**
- * Names by which peft finds the same modules in a model whose paths have the prefix: as the config has them where that is
- * so, else the ends of the paths, else the paths.
+ * Names by which peft finds the same modules in a model whose paths have the prefix: as the config has them where that
+ * is so, else the ends of the paths, else the paths.
  */
 function fileTargets(model: torch.nn.Module, adapter: Adapter, headPrefix: string): Record<string, Json> {
   const { config } = adapter
@@ -113,6 +113,13 @@ function fileTargets(model: torch.nn.Module, adapter: Adapter, headPrefix: strin
   return written
 }
 
+/** peft's word for a model whose paths have the prefix. */
+function taskType(model: torch.nn.Module, given: string | null, headPrefix: string): string | null {
+  if (given !== 'auto') return given
+  if (!isTextEncoder(model)) return null
+  return headPrefix === '' ? 'FEATURE_EXTRACTION' : 'CAUSAL_LM'
+}
+
 /** What peft's config has of the model. */
 function modelSizes(
   model: torch.nn.Module,
@@ -153,6 +160,7 @@ export function saveAdapter(model: torch.nn.Module, folder: string, options: Sav
   const json = writeAdapterConfig(config, {
     ...fileTargets(adapted.model, adapter, headPrefix),
     ...modelSizes(adapted.model, config, adapter.paths),
+    task_type: taskType(adapted.model, config.taskType, headPrefix),
     ...(config.kind === 'adalora' ? { rank_pattern: renamedPattern(adapted, name, headPrefix) } : {}),
   })
   mkdirSync(folder, { recursive: true })

@@ -259,11 +259,16 @@ function indexReduce({ self, source, reduce, includeSelf }: Given): string | und
     : undefined
 }
 
-/** Values with gaps are read and written as if there were none. */
+/** Values with gaps are read and written as if there were none, where steps over one element count too. */
 function sparseValues({ values }: Given): string | undefined {
-  return isTensor(values) && values.layout === 'strided' && !isContiguous(values)
-    ? 'expected values to be contiguous; call contiguous() first'
-    : undefined
+  if (!isTensor(values) || values.layout !== 'strided') return undefined
+  const { shape } = values
+  const exact = values
+    .stride()
+    .every((stride, dim) => stride === shape.slice(dim + 1).reduce((total, size) => total * Math.max(size, 1), 1))
+  return isContiguous(values) && (exact || values.ndim < 2)
+    ? undefined
+    : "expected values without gaps in memory; call clone({ memoryFormat: 'contiguous_format' }) first"
 }
 
 /** The rows of each step of packed sequences. */
@@ -392,6 +397,9 @@ function nativeGroupNorm({ input, weight, bias, N, C, HxW, group }: Given): stri
     if (isTensor(each) && each.numel() !== channels)
       return `expected ${name} to have ${channels} elements, one for each channel, but received ${shapeText(each)}`
   }
+  for (const [name, each] of Object.entries({ input, weight, bias })) {
+    if (isTensor(each) && !isContiguous(each)) return `expected ${name} to be contiguous; call contiguous() first`
+  }
   return undefined
 }
 
@@ -450,6 +458,41 @@ function padding({ pad, padding: amounts }: Given): string | undefined {
   return wrong === undefined ? undefined : `expected padding that memory could hold, but received ${wrong}`
 }
 
+/** Sizes are cut to 32 bits after they were checked. */
+function windows(given: Given): string | undefined {
+  for (const name of ['outputSize', 'kernelSize', 'dilation', 'padding', 'stride']) {
+    const wrong = asNumbers(given[name]).find((each) => Math.abs(each) >= 2 ** 31)
+    if (wrong !== undefined) return `expected ${name} below 2^31, but received ${wrong}`
+  }
+  return undefined
+}
+
+/** The shapes of one step's state and weights are taken for granted. */
+function recurrentCell(gates: number): Guard {
+  return ({ input, hx, wIh, wHh, bIh, bHh }) => {
+    const states: readonly unknown[] = Array.isArray(hx) ? hx : [hx]
+    if (states.length !== (gates === 4 ? 2 : 1)) return `expected hx to be two tensors, but received ${states.length}`
+    const first = states[0]
+    if (!isTensor(input) || !isTensor(first)) return undefined
+    const [batch, width] = [input.shape.slice(0, -1), input.shape.at(-1) ?? 0]
+    const size = first.shape.at(-1) ?? 0
+    const wanted: readonly [string, unknown, readonly number[]][] = [
+      ...states.map((state): [string, unknown, readonly number[]] => ['hx', state, [...batch, size]]),
+      ['wIh', wIh, [gates * size, width]],
+      ['wHh', wHh, [gates * size, size]],
+      ['bIh', bIh, [gates * size]],
+      ['bHh', bHh, [gates * size]],
+    ]
+    if (input.ndim === 0 || input.ndim > 2)
+      return `expected input to have 1 or 2 dimensions, but received the shape ${shapeText(input)}`
+    for (const [name, each, shape] of wanted) {
+      if (isTensor(each) && String(each.shape) !== String(shape))
+        return `expected ${name} of the shape [${shape.join(', ')}], but received ${shapeText(each)}`
+    }
+    return undefined
+  }
+}
+
 /** A kernel that is larger than what it pools is walked through all the same. */
 function maxPool1d({ self, kernelSize, padding: around, dilation, ceilMode, stride }: Given): string | undefined {
   if (!isTensor(self) || self.ndim === 0) return undefined
@@ -471,7 +514,7 @@ function attention({ query, key, value, enableGqa }: Given): string | undefined 
   return undefined
 }
 
-const mostParts = 1 << 20
+const mostParts = 1 << 16
 
 /** Each part is a tensor: a huge number of them takes all memory before libtorch refuses it. */
 function parts(name: 'chunks' | 'sections'): Guard {
@@ -614,6 +657,12 @@ const table: Readonly<Record<string, Guard>> = {
   vsplit: parts('sections'),
   dsplit: parts('sections'),
   binomial,
+  im2col: windows,
+  col2im: windows,
+  lstm_cell: recurrentCell(4),
+  gru_cell: recurrentCell(3),
+  rnn_tanh_cell: recurrentCell(1),
+  rnn_relu_cell: recurrentCell(1),
   max_pool1d: maxPool1d,
   max_pool1d_with_indices: maxPool1d,
   pad: padding,

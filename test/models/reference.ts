@@ -39,7 +39,8 @@ export function expectClose(
   for (const [index, expected] of numbersOf(wanted).entries()) {
     const excess = Math.abs(values[index]! - expected) - (atol + rtol * Math.abs(expected))
     // NaN too
-    if (!(excess <= worst.excess)) worst = { excess, text: `at ${index}: expected ${expected}, received ${values[index]}` }
+    if (!(excess <= worst.excess))
+      worst = { excess, text: `at ${index}: expected ${expected}, received ${values[index]}` }
   }
   if (worst.text !== '') expect.fail(`${what} ${worst.text}`)
 }

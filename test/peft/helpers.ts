@@ -1,11 +1,14 @@
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { loadTextModel } from '../../src/models/text/load.js'
-import { type AdaptedTextModel, memoryKey } from '../../src/peft/index.js'
 import type { TextEncoder } from '../../src/peft/index.js'
+import { type AdaptedTextModel, memoryKey } from '../../src/peft/index.js'
 import * as torch from '../../src/torch/index.js'
 
 type Tensor = torch.Tensor
+
+// small matrices: more threads only wait for each other
+torch.setNumThreads(1)
 
 /** A case's folder; REFERENCE_CASES names another folder of cases, made by make_reference.py. */
 export function referencePath(name: string): string {
@@ -18,7 +21,13 @@ export function loadReferenceModel(name: string): Promise<TextEncoder> {
 }
 
 /** A reference case's tensors and tolerance. */
-export function openCase(name: string): { tensors: Map<string, Tensor>; rtol: number; atol: number; total: number; trainable: number } {
+export function openCase(name: string): {
+  tensors: Map<string, Tensor>
+  rtol: number
+  atol: number
+  total: number
+  trainable: number
+} {
   using file = torch.openSafetensors(`${referencePath(name)}/io.safetensors`)
   const json = JSON.parse(readFileSync(`${referencePath(name)}/case.json`, 'utf8')) as {
     rtol: number
@@ -27,7 +36,13 @@ export function openCase(name: string): { tensors: Map<string, Tensor>; rtol: nu
     trainable_parameters: number
   }
   const tensors = new Map(file.names.map((each) => [each, file.tensor(each)]))
-  return { tensors, rtol: json.rtol, atol: json.atol, total: json.total_parameters, trainable: json.trainable_parameters }
+  return {
+    tensors,
+    rtol: json.rtol,
+    atol: json.atol,
+    total: json.total_parameters,
+    trainable: json.trainable_parameters,
+  }
 }
 
 /** The largest excess of |a - b| over atol + rtol |b|: at most 0 where they agree. */

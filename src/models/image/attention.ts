@@ -37,7 +37,12 @@ export function projectHeads(layers: readonly [Layer, Layer, Layer], x: Tensor, 
  *
  * @param maps gets the attention map [B, heads, T, T]
  */
-export function attend(q: Tensor, k: Tensor, v: Tensor, { dropout = 0, maps }: { dropout?: number; maps?: Tensor[] }): Tensor {
+export function attend(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  { dropout = 0, maps }: { dropout?: number; maps?: Tensor[] },
+): Tensor {
   const isSlowFused = q.dtype === 'bfloat16' && q.device === 'cpu' && q.size(2) <= 1024
   if (maps === undefined && !isSlowFused) return torch.scaledDotProductAttention(q, k, v, null, dropout)
   const scores = q.mul(1 / Math.sqrt(q.size(-1))).matmul(k.mT)

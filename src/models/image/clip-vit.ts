@@ -20,6 +20,7 @@ import {
   runBlocks,
   Tokens,
 } from './encoder.js'
+import { gridOf } from './parts.js'
 import { PositionCache, type PositionMethod } from './positions.js'
 
 const { nn } = torch
@@ -43,7 +44,8 @@ export interface ClipVitConfig {
 export function readClipVitConfig(config: Config): ClipVitConfig {
   const isWhole = config.modelType === 'clip'
   const vision = isWhole ? config.part('vision_config') : config
-  if (isWhole) config.ignore('text_config', 'projection_dim', 'logit_scale_init_value', 'text_config_dict', 'vision_config_dict')
+  if (isWhole)
+    config.ignore('text_config', 'projection_dim', 'logit_scale_init_value', 'text_config_dict', 'vision_config_dict')
   vision.ignore('projection_dim', 'dropout')
   const read = {
     modelType: 'clip_vision_model',
@@ -72,7 +74,11 @@ class Embeddings extends nn.Module {
     super()
     const { width, channels, patchSize } = config
     const [rows, columns] = gridOf(config)
-    this.class_embedding = nn.init.normal_(new nn.Parameter(torch.empty([width], nn.factoryOptions())), 0, width ** -0.5)
+    this.class_embedding = nn.init.normal_(
+      new nn.Parameter(torch.empty([width], nn.factoryOptions())),
+      0,
+      width ** -0.5,
+    )
     this.patch_embedding = new nn.Conv2d(channels, width, patchSize, { stride: patchSize, bias: false })
     this.position_embedding = new nn.Embedding(1 + rows * columns, width)
     nn.init.normal_(this.position_embedding.weight, 0, 0.02)
@@ -89,15 +95,14 @@ class Embeddings extends nn.Module {
     // as a table [1 + S, D] in files; [1, 1 + S, D] here
     const positions = this.#cache.resize(this.position_embedding.weight.unsqueeze(0), gridOf(this.config), grid, method)
     // [B, 3, H, W] to [B, D, rows, columns] to [B, S, D]
-    const embedded = this.patch_embedding.forward(pixels.to(this.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2)
+    const embedded = this.patch_embedding
+      .forward(pixels.to(this.patch_embedding.weight.dtype))
+      .flatten(2)
+      .transpose(1, 2)
     const { patches, kept } = dropPatches(embedded.add(positions.narrow(1, 1, count)), keep, generator)
     const cls = this.class_embedding.add(positions.narrow(1, 0, 1)).expand(batch, -1, -1)
     return { tokens: torch.cat([cls, patches], 1), kept }
   }
-}
-
-function gridOf({ imageSize, patchSize }: ClipVitConfig): readonly [number, number] {
-  return [Math.floor(imageSize[0] / patchSize[0]), Math.floor(imageSize[1] / patchSize[1])]
 }
 
 class Attention extends nn.Module {
@@ -213,7 +218,13 @@ export class ClipVit extends ImageEncoder {
   override forward(pixels: Tensor, options: ImageForwardOptions = {}): ImageFeatures {
     const grid = this.checkPixels(pixels)
     const keep = this.keptCount(grid[0] * grid[1], options)
-    const { tokens: first, kept } = this.embeddings.forward(pixels, grid, keep, this.positions, options.generator ?? null)
+    const { tokens: first, kept } = this.embeddings.forward(
+      pixels,
+      grid,
+      keep,
+      this.positions,
+      options.generator ?? null,
+    )
     const start = this.pre_layrnorm.forward(first)
     const { tokens, hiddenStates, attentions } = runBlocks(this.encoder.layers, start, options, this.checkpointing)
     const prenorm = new Tokens(tokens, 1, 0)
@@ -243,10 +254,19 @@ export const openaiLayout: RenameTable = [
   { from: `${block}.mlp.c_proj.{p}`, to: `${layer}.mlp.fc2.{p}` },
   // the projection, and the text's tower
   { from: 'visual.proj', to: null },
-  ...['transformer.{rest*}', 'token_embedding.weight', 'positional_embedding', 'ln_final.{p}'].map((from) => ({ from, to: null })),
-  ...['text_projection', 'logit_scale', 'logit_bias', 'input_resolution', 'context_length', 'vocab_size', 'attn_mask'].map(
-    (from) => ({ from, to: null }),
-  ),
+  ...['transformer.{rest*}', 'token_embedding.weight', 'positional_embedding', 'ln_final.{p}'].map((from) => ({
+    from,
+    to: null,
+  })),
+  ...[
+    'text_projection',
+    'logit_scale',
+    'logit_bias',
+    'input_resolution',
+    'context_length',
+    'vocab_size',
+    'attn_mask',
+  ].map((from) => ({ from, to: null })),
 ]
 
 /** The names of a whole CLIPModel, and a buffer of old files. */

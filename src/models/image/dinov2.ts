@@ -10,7 +10,6 @@ import type { Config } from '../config.js'
 import type { ModelLoader } from '../registry.js'
 import type { RenameTable } from '../renames.js'
 import { activationOf } from '../text/activations.js'
-import { attend, mergeHeads, projectHeads } from './attention.js'
 import {
   dropPatches,
   ImageEncoder,
@@ -20,6 +19,7 @@ import {
   runBlocks,
   Tokens,
 } from './encoder.js'
+import { Attention, gridOf, PatchEmbeddings } from './parts.js'
 import { PositionCache, type PositionMethod } from './positions.js'
 
 const { nn } = torch
@@ -78,20 +78,6 @@ export function readDinov2Config(config: Config): Dinov2Config {
   }
 }
 
-class PatchEmbeddings extends nn.Module {
-  projection: torch.nn.Conv2d
-
-  constructor({ channels, width, patchSize }: Dinov2Config) {
-    super()
-    this.projection = new nn.Conv2d(channels, width, patchSize, { stride: patchSize })
-  }
-
-  /** [B, channels, H, W] to [B, H / patch * W / patch, D]. */
-  forward(pixels: Tensor): Tensor {
-    return this.projection.forward(pixels.to(this.projection.weight.dtype)).flatten(2).transpose(1, 2)
-  }
-}
-
 class Embeddings extends nn.Module {
   cls_token: torch.nn.Parameter
   /** Of the pre-training by masks. Nothing here uses it: it is kept for files, and does not train. */
@@ -138,58 +124,6 @@ const frozen = { requiresGrad: false }
 function startToken(shape: readonly number[]): torch.nn.Parameter {
   const parameter = new nn.Parameter(torch.empty(shape, nn.factoryOptions()))
   return nn.init.truncNormal_(parameter, { std: 0.02 })
-}
-
-function gridOf({ imageSize, patchSize }: Dinov2Config): readonly [number, number] {
-  return [Math.floor(imageSize[0] / patchSize[0]), Math.floor(imageSize[1] / patchSize[1])]
-}
-
-class SelfAttention extends nn.Module {
-  query: torch.nn.Linear
-  key: torch.nn.Linear
-  value: torch.nn.Linear
-
-  constructor(private readonly config: Dinov2Config) {
-    super()
-    const { width, qkvBias: bias } = config
-    this.query = new nn.Linear(width, width, { bias })
-    this.key = new nn.Linear(width, width, { bias })
-    this.value = new nn.Linear(width, width, { bias })
-  }
-
-  forward(x: Tensor, maps?: Tensor[]): Tensor {
-    const { heads, attentionDropout } = this.config
-    const [q, k, v] = projectHeads([this.query, this.key, this.value], x, heads) as [Tensor, Tensor, Tensor]
-    return mergeHeads(attend(q, k, v, { dropout: this.training ? attentionDropout : 0, maps }))
-  }
-}
-
-class SelfOutput extends nn.Module {
-  dense: torch.nn.Linear
-
-  constructor({ width }: Dinov2Config) {
-    super()
-    this.dense = new nn.Linear(width, width)
-  }
-
-  forward(x: Tensor): Tensor {
-    return this.dense.forward(x)
-  }
-}
-
-class Attention extends nn.Module {
-  attention: SelfAttention
-  output: SelfOutput
-
-  constructor(config: Dinov2Config) {
-    super()
-    this.attention = new SelfAttention(config)
-    this.output = new SelfOutput(config)
-  }
-
-  forward(x: Tensor, maps?: Tensor[]): Tensor {
-    return this.output.forward(this.attention.forward(x, maps))
-  }
 }
 
 /** residual + x * lambda1, in one pass. */
@@ -301,9 +235,6 @@ export class Dinov2 extends ImageEncoder {
 
   constructor(config: Dinov2Config) {
     super()
-    if (config.width % config.heads !== 0) {
-      throw new RangeError(`Dinov2: expected a width that ${config.heads} heads divide, but received ${config.width}`)
-    }
     this.embeddings = new Embeddings(config)
     this.encoder = new Encoder(config)
     this.layernorm = new nn.LayerNorm(config.width, { eps: config.eps })
@@ -319,7 +250,13 @@ export class Dinov2 extends ImageEncoder {
   override forward(pixels: Tensor, options: ImageForwardOptions = {}): ImageFeatures {
     const grid = this.checkPixels(pixels)
     const keep = this.keptCount(grid[0] * grid[1], options)
-    const { tokens: first, kept } = this.embeddings.forward(pixels, grid, keep, this.positions, options.generator ?? null)
+    const { tokens: first, kept } = this.embeddings.forward(
+      pixels,
+      grid,
+      keep,
+      this.positions,
+      options.generator ?? null,
+    )
     const run = runBlocks(this.encoder.layer, first, options, this.checkpointing)
     const prenorm = new Tokens(run.tokens, 1, this.registerCount)
     const { hiddenStates, attentions } = run

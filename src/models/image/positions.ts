@@ -29,7 +29,11 @@ export function resizePositions(
   const { dtype } = positions
   const width = positions.size(2)
   // [1, rows * columns, D] to [1, D, rows, columns]
-  const grid = positions.narrow(1, prefix, from[0] * from[1]).view([1, ...from, width]).permute(0, 3, 1, 2).float()
+  const grid = positions
+    .narrow(1, prefix, from[0] * from[1])
+    .view([1, ...from, width])
+    .permute(0, 3, 1, 2)
+    .float()
   const target =
     method === 'scale-offset'
       ? { scaleFactor: [(to[0] + 0.1) / from[0], (to[1] + 0.1) / from[1]] }

@@ -117,7 +117,9 @@ export class ResNet extends ImageEncoder {
     this.checkPixels(pixels)
     this.refuseMasking(options)
     if (options.attentions) {
-      throw new RangeError('ResNet: expected a transformer where attentions are asked for, but this is a convolutional network')
+      throw new RangeError(
+        'ResNet: expected a transformer where attentions are asked for, but this is a convolutional network',
+      )
     }
     const { checkpoint = this.checkpointing } = options
     const isCheckpointed = checkpoint && torch.isGradEnabled()
@@ -128,7 +130,10 @@ export class ResNet extends ImageEncoder {
     for (const layer of [this.layer1, this.layer2, this.layer3, this.layer4]) {
       for (const block of layer) {
         // running statistics would count a batch twice
-        map = isCheckpointed && !this.training ? torch.autograd.checkpoint((x: Tensor) => block.forward(x), [map]) : block.forward(map)
+        map =
+          isCheckpointed && !this.training
+            ? torch.autograd.checkpoint((x: Tensor) => block.forward(x), [map])
+            : block.forward(map)
       }
       states.push(map)
     }

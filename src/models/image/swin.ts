@@ -12,6 +12,7 @@ import type { RenameTable } from '../renames.js'
 import { activationOf } from '../text/activations.js'
 import { mergeHeads, projectHeads } from './attention.js'
 import { ImageEncoder, type ImageFeatures, type ImageForwardOptions, PrenormFeatures, Tokens } from './encoder.js'
+import { Dense, gridOf, PatchEmbeddings } from './parts.js'
 import { resizePositions } from './positions.js'
 import { fromWindows, padToWindows, relativePositionIndex, shiftMask, toWindows } from './windows.js'
 
@@ -41,7 +42,15 @@ export interface SwinConfig {
 
 /** Reads config.json of model_type swin. */
 export function readSwinConfig(config: Config): SwinConfig {
-  config.ignore('num_layers', 'hidden_size', 'encoder_stride', 'out_features', 'out_indices', 'stage_names', 'path_norm')
+  config.ignore(
+    'num_layers',
+    'hidden_size',
+    'encoder_stride',
+    'out_features',
+    'out_indices',
+    'stage_names',
+    'path_norm',
+  )
   const depths = config.counts('depths', [2, 2, 6, 2])
   const heads = config.counts('num_heads', [3, 6, 12, 24])
   const width = config.count('embed_dim', 96)
@@ -69,24 +78,6 @@ export function readSwinConfig(config: Config): SwinConfig {
   }
 }
 
-class PatchEmbeddings extends nn.Module {
-  projection: torch.nn.Conv2d
-
-  constructor(private readonly config: SwinConfig) {
-    super()
-    this.projection = new nn.Conv2d(config.channels, config.width, config.patchSize, { stride: config.patchSize })
-  }
-
-  /** [B, channels, H, W], padded to whole patches, to [B, D, rows, columns]. */
-  forward(pixels: Tensor): Tensor {
-    const [down, right] = [0, 1].map((side) => {
-      const size = this.config.patchSize[side]!
-      return (size - (pixels.size(2 + side) % size)) % size
-    }) as [number, number]
-    return this.projection.forward(pad(pixels.to(this.projection.weight.dtype), [0, right, 0, down]))
-  }
-}
-
 class Embeddings extends nn.Module {
   patch_embeddings: PatchEmbeddings
   position_embeddings: torch.nn.Parameter | null
@@ -94,7 +85,7 @@ class Embeddings extends nn.Module {
 
   constructor(private readonly config: SwinConfig) {
     super()
-    const [rows, columns] = this.grid()
+    const [rows, columns] = gridOf(config)
     this.patch_embeddings = new PatchEmbeddings(config)
     this.position_embeddings = config.absolutePositions
       ? new nn.Parameter(torch.zeros([1, rows * columns, config.width], nn.factoryOptions()))
@@ -102,18 +93,17 @@ class Embeddings extends nn.Module {
     this.norm = new nn.LayerNorm(config.width)
   }
 
-  private grid(): [number, number] {
-    const { imageSize, patchSize } = this.config
-    return [Math.floor(imageSize[0] / patchSize[0]), Math.floor(imageSize[1] / patchSize[1])]
-  }
-
   forward(pixels: Tensor): { tokens: Tensor; grid: Grid } {
-    const map = this.patch_embeddings.forward(pixels)
-    const grid: Grid = [map.size(2), map.size(3)]
-    // [B, D, rows, columns] to [B, rows * columns, D]
-    const tokens = this.norm.forward(map.flatten(2).transpose(1, 2))
+    const [down, right] = this.config.patchSize
+    const missing = (size: number, step: number) => (step - (size % step)) % step
+    // zeros up to whole patches
+    const whole = pad(pixels, [0, missing(pixels.size(3), right), 0, missing(pixels.size(2), down)])
+    const grid: Grid = [whole.size(2) / down, whole.size(3) / right]
+    // [B, rows * columns, D]
+    const tokens = this.norm.forward(this.patch_embeddings.forward(whole))
     const positions = this.position_embeddings
-    const placed = positions === null ? tokens : tokens.add(resizePositions(positions, this.grid(), grid, 'size', 0))
+    const placed =
+      positions === null ? tokens : tokens.add(resizePositions(positions, gridOf(this.config), grid, 'size', 0))
     return { tokens: dropout(placed, this.config.dropout, this.training), grid }
   }
 }
@@ -148,7 +138,10 @@ class WindowAttention extends nn.Module {
       this.#index = torch.keep(relativePositionIndex(window, table.device as torch.Device))
     }
     // [N * N, heads] to [heads, N, N]
-    return table.indexSelect(0, this.#index).view([window ** 2, window ** 2, -1]).permute(2, 0, 1)
+    return table
+      .indexSelect(0, this.#index)
+      .view([window ** 2, window ** 2, -1])
+      .permute(2, 0, 1)
   }
 
   /**
@@ -158,26 +151,20 @@ class WindowAttention extends nn.Module {
   forward(x: Tensor, mask: Tensor | null, maps?: Tensor[]): Tensor {
     const [q, k, v] = projectHeads([this.query, this.key, this.value], x, this.heads) as [Tensor, Tensor, Tensor]
     // [B * windows, heads, N, N]
-    const scores = q.mul(1 / Math.sqrt(q.size(-1))).matmul(k.mT).add(this.bias())
+    const scores = q
+      .mul(1 / Math.sqrt(q.size(-1)))
+      .matmul(k.mT)
+      .add(this.bias())
     const masked =
-      mask === null ? scores : scores.unflatten(0, [-1, mask.size(0)]).add(mask.unsqueeze(1)).flatten(0, 1)
+      mask === null
+        ? scores
+        : scores
+            .unflatten(0, [-1, mask.size(0)])
+            .add(mask.unsqueeze(1))
+            .flatten(0, 1)
     const weights = masked.softmax(-1, 'float32').to(v.dtype)
     maps?.push(weights)
     return mergeHeads(dropout(weights, this.config.attentionDropout, this.training).matmul(v))
-  }
-}
-
-/** A linear layer under the name `dense`, which transformers' names have at three places. */
-class Dense extends nn.Module {
-  dense: torch.nn.Linear
-
-  constructor(inFeatures: number, outFeatures: number) {
-    super()
-    this.dense = new nn.Linear(inFeatures, outFeatures)
-  }
-
-  forward(x: Tensor): Tensor {
-    return this.dense.forward(x)
   }
 }
 
@@ -369,7 +356,10 @@ export const microsoftLayout: RenameTable = [
   { from: 'patch_embed.proj.{p}', to: 'embeddings.patch_embeddings.projection.{p}' },
   { from: 'patch_embed.norm.{p}', to: 'embeddings.norm.{p}' },
   { from: 'absolute_pos_embed', to: 'embeddings.position_embeddings' },
-  { from: `${block}.attn.qkv.{p}`, to: ['query', 'key', 'value'].map((part) => `${target}.attention.self.${part}.{p}`) },
+  {
+    from: `${block}.attn.qkv.{p}`,
+    to: ['query', 'key', 'value'].map((part) => `${target}.attention.self.${part}.{p}`),
+  },
   { from: `${block}.attn.proj.{p}`, to: `${target}.attention.output.dense.{p}` },
   { from: `${block}.attn.relative_position_bias_table`, to: `${target}.attention.self.relative_position_bias_table` },
   { from: `${block}.norm1.{p}`, to: `${target}.layernorm_before.{p}` },

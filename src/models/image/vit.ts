@@ -10,7 +10,6 @@ import type { Config } from '../config.js'
 import type { ModelLoader } from '../registry.js'
 import type { RenameTable } from '../renames.js'
 import { activationOf } from '../text/activations.js'
-import { attend, mergeHeads, projectHeads } from './attention.js'
 import {
   dropPatches,
   ImageEncoder,
@@ -20,6 +19,7 @@ import {
   runBlocks,
   Tokens,
 } from './encoder.js'
+import { Attention, Dense, gridOf, PatchEmbeddings } from './parts.js'
 import { PositionCache, type PositionMethod } from './positions.js'
 
 const { nn } = torch
@@ -51,7 +51,9 @@ export function readVitConfig(config: Config): VitConfig {
   const modelType = config.modelType
   // heads, the decoder of MAE and its masks: not built
   config.ignore('encoder_stride', 'pooler_output_size', 'pooler_act', 'mask_ratio', 'norm_pix_loss')
-  config.ignore(...['num_attention_heads', 'hidden_size', 'num_hidden_layers', 'intermediate_size'].map((n) => `decoder_${n}`))
+  config.ignore(
+    ...['num_attention_heads', 'hidden_size', 'num_hidden_layers', 'intermediate_size'].map((n) => `decoder_${n}`),
+  )
   return {
     modelType,
     width: config.count('hidden_size', 768),
@@ -68,20 +70,6 @@ export function readVitConfig(config: Config): VitConfig {
     attentionDropout: config.probability('attention_probs_dropout_prob', 0),
     dropPath: config.probability('drop_path_rate', 0),
     trainPositions: modelType !== 'vit_mae',
-  }
-}
-
-class PatchEmbeddings extends nn.Module {
-  projection: torch.nn.Conv2d
-
-  constructor({ channels, width, patchSize }: VitConfig) {
-    super()
-    this.projection = new nn.Conv2d(channels, width, patchSize, { stride: patchSize })
-  }
-
-  /** [B, channels, H, W] to [B, H / patch * W / patch, D]. */
-  forward(pixels: Tensor): Tensor {
-    return this.projection.forward(pixels.to(this.projection.weight.dtype)).flatten(2).transpose(1, 2)
   }
 }
 
@@ -115,59 +103,6 @@ class Embeddings extends nn.Module {
     const { patches, kept } = dropPatches(placed, keep, generator)
     const cls = this.cls_token.add(positions.narrow(1, 0, 1)).expand(pixels.size(0), -1, -1)
     return { tokens: dropout(torch.cat([cls, patches], 1), this.config.dropout, this.training), kept }
-  }
-}
-
-function gridOf({ imageSize, patchSize }: VitConfig): readonly [number, number] {
-  return [Math.floor(imageSize[0] / patchSize[0]), Math.floor(imageSize[1] / patchSize[1])]
-}
-
-class SelfAttention extends nn.Module {
-  query: torch.nn.Linear
-  key: torch.nn.Linear
-  value: torch.nn.Linear
-
-  constructor(private readonly config: VitConfig) {
-    super()
-    const { width, qkvBias: bias } = config
-    this.query = new nn.Linear(width, width, { bias })
-    this.key = new nn.Linear(width, width, { bias })
-    this.value = new nn.Linear(width, width, { bias })
-  }
-
-  forward(x: Tensor, maps?: Tensor[]): Tensor {
-    const { heads, attentionDropout } = this.config
-    const [q, k, v] = projectHeads([this.query, this.key, this.value], x, heads) as [Tensor, Tensor, Tensor]
-    return mergeHeads(attend(q, k, v, { dropout: this.training ? attentionDropout : 0, maps }))
-  }
-}
-
-/** A linear layer under the name `dense`, which transformers' names have at three places. */
-class Dense extends nn.Module {
-  dense: torch.nn.Linear
-
-  constructor(inFeatures: number, outFeatures: number) {
-    super()
-    this.dense = new nn.Linear(inFeatures, outFeatures)
-  }
-
-  forward(x: Tensor): Tensor {
-    return this.dense.forward(x)
-  }
-}
-
-class Attention extends nn.Module {
-  attention: SelfAttention
-  output: Dense
-
-  constructor(config: VitConfig) {
-    super()
-    this.attention = new SelfAttention(config)
-    this.output = new Dense(config.width, config.width)
-  }
-
-  forward(x: Tensor, maps?: Tensor[]): Tensor {
-    return this.output.forward(this.attention.forward(x, maps))
   }
 }
 
@@ -234,9 +169,6 @@ export class Vit extends ImageEncoder {
 
   constructor(config: VitConfig) {
     super()
-    if (config.width % config.heads !== 0) {
-      throw new RangeError(`Vit: expected a width that ${config.heads} heads divide, but received ${config.width}`)
-    }
     this.embeddings = new Embeddings(config)
     this.encoder = new Encoder(config)
     this.layernorm = new nn.LayerNorm(config.width, { eps: config.eps })
@@ -250,7 +182,13 @@ export class Vit extends ImageEncoder {
   override forward(pixels: Tensor, options: ImageForwardOptions = {}): ImageFeatures {
     const grid = this.checkPixels(pixels)
     const keep = this.keptCount(grid[0] * grid[1], options)
-    const { tokens: first, kept } = this.embeddings.forward(pixels, grid, keep, this.positions, options.generator ?? null)
+    const { tokens: first, kept } = this.embeddings.forward(
+      pixels,
+      grid,
+      keep,
+      this.positions,
+      options.generator ?? null,
+    )
     const { tokens, hiddenStates, attentions } = runBlocks(this.encoder.layer, first, options, this.checkpointing)
     const prenorm = new Tokens(tokens, 1, 0)
     if (options.norm === false) return new PrenormFeatures(prenorm, grid, kept, hiddenStates, attentions)

@@ -18,10 +18,6 @@ const {
 } = JSON.parse(process.argv[2])
 
 native.setNumThreads(threads)
-if (process.env.FUZZ_DLOPEN)
-  try {
-    process.dlopen({ exports: {} }, process.env.FUZZ_DLOPEN)
-  } catch {}
 if (process.platform === 'linux' && addressSpace > 0) {
   // huge sizes must fail in malloc, not in the kernel's out-of-memory killer
   const used = Number(/VmSize:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))[1]) * 1024

@@ -24,6 +24,23 @@ export function buildFence(folder) {
   return target
 }
 
+/** Whether fence.cpp works here: it wants Linux, glibc and a compiler. */
+export function canFence() {
+  if (process.platform !== 'linux') return false
+  const folder = mkdtempSync(join(tmpdir(), 'cleft-fence-'))
+  try {
+    execFileSync(process.execPath, ['-e', ''], {
+      env: { ...process.env, LD_PRELOAD: buildFence(folder) },
+      stdio: 'ignore',
+    })
+    return true
+  } catch {
+    return false
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
 function runChild(options, { hangAfter, environment, wrap }) {
   return new Promise((resolve) => {
     const messages = []

@@ -1,0 +1,84 @@
+import { contrastiveLoss, retrievalAccuracy } from '../../clip/loss.js'
+import { TwoTower } from '../../clip/two-tower.js'
+import { imageEncoderFromPretrained } from '../../models/image/index.js'
+import { encodeText, type Execution } from '../../models/text/index.js'
+import * as torch from '../../torch/index.js'
+import type { ReferenceCase } from './case.js'
+import type { Comparison } from './comparison.js'
+import { openTextModel } from './encoders.js'
+import { compareGradients } from './parameters.js'
+
+const executions: readonly Execution[] = ['padded', 'packed', 'tree']
+
+/** The ids of each row without padding. */
+function ragged(ids: torch.Tensor, mask: torch.Tensor): number[][] {
+  const [rows, width] = ids.shape as [number, number]
+  const [all, seen] = [ids.toTypedArray(), mask.toTypedArray()]
+  return Array.from({ length: rows }, (_, row) => {
+    const own: number[] = []
+    for (let k = row * width; k < (row + 1) * width; k += 1) if (Number(seen[k]) === 1) own.push(Number(all[k]))
+    return own
+  })
+}
+
+/** A whole CLEFT step, with each execution of the text encoder. */
+export async function verifyContrastiveStep(reference: ReferenceCase, comparison: Comparison): Promise<void> {
+  const image = await imageEncoderFromPretrained(reference.path('image'))
+  const text = await openTextModel(reference, 'text')
+  const [ids, mask] = [reference.tensor('in.input_ids'), reference.tensor('in.attention_mask')]
+  const sequences = ragged(ids, mask)
+  const maximumLength = ids.size(1)
+  let execution: Execution = 'padded'
+  const embeddingWidth = reference.tensor('in.image_proj.bias').size(0)
+  const model = new TwoTower<readonly number[][]>({
+    image,
+    text,
+    textWidth: text.width,
+    embeddingWidth,
+    textFeature: (texts) => encodeText(text, texts, { pool: 'first-pad', padToken: 0, maximumLength, execution }),
+  })
+  model.eval()
+  torch.noGrad(() => {
+    for (const part of ['weight', 'bias'] as const) {
+      new Map(model.image_projection.namedParameters()).get(part)?.copy_(reference.tensor(`in.image_proj.${part}`))
+      new Map(model.text_projection.namedParameters()).get(part)?.copy_(reference.tensor(`in.text_proj.${part}`))
+    }
+    model.logit_scale.copy_(reference.tensor('in.logit_scale'))
+  })
+  for (const each of executions) {
+    execution = each
+    model.zeroGrad()
+    torch.scope(() => {
+      const found = model.forward(reference.tensor('in.pixel_values'), sequences)
+      found.loss.backward()
+      comparison.output(`${each}: loss`, found.loss, reference.tensor('out.loss'))
+      comparison.output(`${each}: scores`, found.scores, reference.tensor('out.scores'))
+      comparison.output(`${each}: image embedding`, found.imageEmbedding, reference.tensor('out.image_embedding'))
+      comparison.output(`${each}: text embedding`, found.textEmbedding, reference.tensor('out.text_embedding'))
+      compareGradients(comparison, reference, image, 'image.')
+      compareGradients(comparison, reference, text, 'text.')
+      const own = new Map(model.namedParameters())
+      const gradient = (ours: string, theirs: string) =>
+        comparison.gradient(`${each}: ${theirs}`, own.get(ours)?.grad ?? null, reference.tensor(`grad.${theirs}`))
+      gradient('image_projection.weight', 'image_proj.weight')
+      gradient('text_projection.weight', 'text_proj.weight')
+      gradient('logit_scale', 'logit_scale')
+    })
+  }
+  model.dispose()
+}
+
+export function verifyContrastiveLoss(reference: ReferenceCase, comparison: Comparison): void {
+  torch.scope(() => {
+    const leaf = (name: string) => reference.tensor(`in.${name}`).clone().requiresGrad_()
+    const inputs = { image: leaf('image'), text: leaf('text'), logit_scale: leaf('logit_scale') }
+    const { loss, scores } = contrastiveLoss(inputs.image, inputs.text, inputs.logit_scale)
+    loss.backward()
+    comparison.output('loss', loss, reference.tensor('out.loss'))
+    comparison.output('scores', scores, reference.tensor('out.scores'))
+    for (const k of [1, 5]) comparison.output(`acc${k}`, retrievalAccuracy(scores, k), reference.tensor(`out.acc${k}`))
+    for (const [name, input] of Object.entries(inputs)) {
+      comparison.gradient(name, input.grad, reference.tensor(`grad.${name}`))
+    }
+  })
+}

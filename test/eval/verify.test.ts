@@ -1,0 +1,54 @@
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { afterAll, describe, expect, it } from 'vitest'
+import { verifyCase } from '../../src/eval/verify/index.js'
+
+const base = fileURLToPath(new URL('../reference', import.meta.url))
+const folder = mkdtempSync(join(tmpdir(), 'cleft-verify-'))
+afterAll(() => rmSync(folder, { recursive: true }))
+
+/** A copy of a case with something changed in case.json. */
+function changed(name: string, change: (settings: Record<string, unknown>) => void): string {
+  const copy = join(folder, `${name}-${Math.random()}`)
+  cpSync(join(base, name), copy, { recursive: true })
+  const file = join(copy, 'case.json')
+  const settings = JSON.parse(readFileSync(file, 'utf8')) as Record<string, unknown>
+  change(settings)
+  writeFileSync(file, JSON.stringify(settings))
+  return copy
+}
+
+describe('verify', () => {
+  it.each(readdirSync(base))('%s agrees with Python', async (name) => {
+    const found = await verifyCase(join(base, name))
+    expect(found.problems).toEqual([])
+    expect(found.pass).toBe(true)
+  })
+
+  it('fails where a setting is another', async () => {
+    const slower = changed('optim-adamw', (settings) => {
+      Object.assign(settings.settings as object, { lr: 0.0041 })
+    })
+    const found = await verifyCase(slower)
+    expect(found.pass).toBe(false)
+    expect(found.outputs.abs).toBeGreaterThan(1e-5)
+  })
+
+  it('fails where a model is configured otherwise', async () => {
+    const copy = changed('gpt2-inverse-layer', () => {})
+    const file = join(copy, 'model', 'config.json')
+    const config = JSON.parse(readFileSync(file, 'utf8')) as Record<string, unknown>
+    writeFileSync(file, JSON.stringify({ ...config, scale_attn_by_inverse_layer_idx: false }))
+    expect((await verifyCase(copy)).pass).toBe(false)
+  })
+
+  it('says what cannot be read', async () => {
+    await expect(verifyCase(folder)).rejects.toThrow(/expected a case with a file/)
+    const strange = changed('metrics', (settings) => {
+      settings.kind = 'magic'
+    })
+    await expect(verifyCase(strange)).rejects.toThrow("is of kind 'magic'")
+  })
+})
