@@ -1,4 +1,6 @@
 /*
- * `cleft`: what users import. The method (models, train(), evaluate()) joins `torch` here as it is built.
+ * `cleft`: what users import. The method (train(), evaluate()) joins here as it is built.
  */
+export * as models from './models/index.js'
+export * as peft from './peft/index.js'
 export * as torch from './torch/index.js'

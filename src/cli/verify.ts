@@ -17,7 +17,10 @@ export function builder(yargs: Argv): Argv<Options> {
 
 function line({ case: name, pass, outputs, gradients, seconds, problems }: Verification): string {
   const show = ({ abs, rel }: Verification['outputs']) => `${abs.toExponential(1)} (${rel.toExponential(1)})`
-  const words = problems.length > 0 ? `  ${problems.slice(0, 3).join('; ')}${problems.length > 3 ? `; and ${problems.length - 3} more` : ''}` : ''
+  const words =
+    problems.length > 0
+      ? `  ${problems.slice(0, 3).join('; ')}${problems.length > 3 ? `; and ${problems.length - 3} more` : ''}`
+      : ''
   return `${pass ? 'pass' : 'FAIL'}  ${name.padEnd(20)} outputs ${show(outputs)}  gradients ${show(gradients)}  ${seconds.toFixed(2)} s${words}`
 }
 

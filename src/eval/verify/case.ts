@@ -40,7 +40,8 @@ export function openCase(folder: string): ReferenceCase {
     rtol,
     atol,
     settings: settings as Record<string, unknown>,
-    names: (prefix) => (tensors?.names ?? []).filter((each) => each.startsWith(prefix)).map((each) => each.slice(prefix.length)),
+    names: (prefix) =>
+      (tensors?.names ?? []).filter((each) => each.startsWith(prefix)).map((each) => each.slice(prefix.length)),
     has: (each) => tensors?.names.includes(each) ?? false,
     tensor(each) {
       if (tensors === null) throw new Error(`expected a file '${data}', but there is none`)

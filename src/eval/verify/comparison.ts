@@ -29,7 +29,12 @@ export class Comparison {
   }
 
   output(name: string, found: Tensor | number, expected: Tensor): void {
-    this.compare(this.outputs, name, typeof found === 'number' ? torch.tensor(found, { dtype: 'float64' }) : found, expected)
+    this.compare(
+      this.outputs,
+      name,
+      typeof found === 'number' ? torch.tensor(found, { dtype: 'float64' }) : found,
+      expected,
+    )
   }
 
   gradient(name: string, found: Tensor | null, expected: Tensor): void {

@@ -1,7 +1,7 @@
 import { contrastiveLoss, retrievalAccuracy } from '../../clip/loss.js'
 import { TwoTower } from '../../clip/two-tower.js'
 import { imageEncoderFromPretrained } from '../../models/image/index.js'
-import { encodeText, type Execution } from '../../models/text/index.js'
+import { type Execution, encodeText } from '../../models/text/index.js'
 import * as torch from '../../torch/index.js'
 import type { ReferenceCase } from './case.js'
 import type { Comparison } from './comparison.js'

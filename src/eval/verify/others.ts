@@ -102,7 +102,9 @@ export async function verifyTokenizer(reference: ReferenceCase, comparison: Comp
     if (typeof value !== 'object' || value === null || !('input_ids' in value)) continue
     const expected = value as TokenizerCase
     const file = reference.path(`${name}.tokenizer.json`)
-    const tokenizer = TextTokenizer.open(existsSync(file) ? file : reference.path(name), { padToken: expected.pad_token })
+    const tokenizer = TextTokenizer.open(existsSync(file) ? file : reference.path(name), {
+      padToken: expected.pad_token,
+    })
     const padded = expected.attention_mask === undefined ? null : await tokenizer.encodePadded(texts, { maximumLength })
     const ids = padded?.inputIds ?? (await tokenizer.encode(texts))
     for (const [index, row] of expected.input_ids.entries()) {

@@ -1,6 +1,6 @@
 import type * as torch from '../../torch/index.js'
-import type { Comparison } from './comparison.js'
 import type { ReferenceCase } from './case.js'
+import type { Comparison } from './comparison.js'
 
 /** A parameter's name without what stands before and inside it for the sake of adapters and heads. */
 function plain(name: string): string {

@@ -39,6 +39,7 @@ export abstract class Module implements Disposable, Holder {
   /** Names of the buffers, and whether they are saved. */
   readonly #buffers = new Map<string, boolean>()
   #hooks: ForwardHooks | undefined
+  #isSettingMode = false
 
   /** What the module computes. Hooks run around it. */
   abstract forward(...inputs: never[]): unknown
@@ -234,7 +235,15 @@ export abstract class Module implements Disposable, Holder {
 
   /** Sets training mode (or, with false, evaluation mode) here and in all parts. */
   train(mode = true): this {
-    for (const module of this.modules()) module.training = mode
+    // through the parts' own train(), which some write anew; a part may refer back to what it is a part of
+    if (this.#isSettingMode) return this
+    this.#isSettingMode = true
+    try {
+      this.training = mode
+      for (const child of this.children()) child.train(mode)
+    } finally {
+      this.#isSettingMode = false
+    }
     return this
   }
 
