@@ -5,6 +5,8 @@ import { exitOnSignals } from '../setup/exit.js'
 import { packageVersion } from '../setup/install.js'
 import { packageRoot } from '../setup/paths.js'
 import * as doctor from './doctor.js'
+import * as inspect from './inspect.js'
+import * as params from './params.js'
 import * as setup from './setup.js'
 import * as verify from './verify.js'
 
@@ -22,6 +24,8 @@ await yargs(hideBin(process.argv))
   .version(packageVersion(packageRoot()))
   .command(setup.command, setup.describe, setup.builder, setup.handler)
   .command(doctor.command, doctor.describe, doctor.builder, doctor.handler)
+  .command(inspect.command, inspect.describe, inspect.builder, inspect.handler)
+  .command(params.command, params.describe, params.builder, params.handler)
   .command(verify.command, verify.describe, verify.builder, verify.handler)
   .demandCommand(1, 'a command was expected, and none came')
   .strict()
