@@ -1,4 +1,6 @@
 // The add-on's entry: one Environment for each JavaScript environment that loads it.
+#include <ATen/Context.h>
+
 #include "autograd.hpp"
 #include "boundary.hpp"
 #include "checkpoint.hpp"
@@ -108,6 +110,8 @@ Napi::Value liveHandles(Environment& environment, const Napi::CallbackInfo& info
 
 Napi::Object start(Napi::Env env, Napi::Object exports) {
   auto* environment = new Environment(env);
+  // Without it, sparse tensors can be made whose indices lie outside of them, and kernels read there.
+  at::globalContext().setCheckSparseTensorInvariants(true);
   napi_set_instance_data(
       env, environment,
       [](napi_env, void* data, void*) {

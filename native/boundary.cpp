@@ -27,6 +27,22 @@ std::string withoutTrailer(std::string message) {
   return message;
 }
 
+// libtorch asks to report a bug where some kernels check arguments by an internal assertion. What it says is a matter
+// of the arguments: `a == b INTERNAL ASSERT FAILED at "/path/File.cpp":12, please report a bug to PyTorch. Why.`
+std::string withoutBugReport(const std::string& message) {
+  const std::string marker = "INTERNAL ASSERT FAILED at \"", plea = "please report a bug to PyTorch.";
+  const size_t at = message.find(marker), end = message.find(plea);
+  if (at == std::string::npos || end == std::string::npos || end < at) return message;
+  const std::string place = message.substr(at + marker.size(), end - at - marker.size());  // /path/File.cpp":12,
+  const std::string file = place.substr(place.rfind('/') == std::string::npos ? 0 : place.rfind('/') + 1);
+  const size_t quote = file.find('"'), comma = file.find(',');
+  const std::string line = quote == std::string::npos ? "" : file.substr(quote + 1, comma - quote - 1);
+  std::string text = "expected arguments that this operator's kernel takes, but its check '" +
+                     withoutTrailer(message.substr(0, at)) + "' failed (" + file.substr(0, quote) + line + ")";
+  const std::string why = withoutTrailer(message.substr(end + plea.size()));
+  return why.empty() ? text : text + ":" + why;
+}
+
 }  // namespace
 
 void throwAsJavaScript(Environment& environment, const char* operation) {
@@ -49,7 +65,7 @@ void throwAsJavaScript(Environment& environment, const char* operation) {
       napi_throw_range_error(env, nullptr, error.what());
     }
   } catch (const c10::Error& error) {
-    throwTorchError(environment, operation, withoutTrailer(error.what_without_backtrace()));
+    throwTorchError(environment, operation, withoutBugReport(withoutTrailer(error.what_without_backtrace())));
   } catch (const std::bad_alloc&) {
     throwTorchError(environment, operation, "expected enough memory for the result, but none was left");
   } catch (const std::exception& error) {

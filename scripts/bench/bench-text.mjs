@@ -24,7 +24,10 @@ function workload() {
   return torch.scope(() => {
     const file = torch.openSafetensors(here('./workload.safetensors'))
     const ids = file.tensor('input_ids').toArray()
-    return file.tensor('length').toArray().map((length, row) => ids[row].slice(0, length))
+    return file
+      .tensor('length')
+      .toArray()
+      .map((length, row) => ids[row].slice(0, length))
   })
 }
 
@@ -35,7 +38,8 @@ function withLora(model, targetModules) {
     torch.scope(() => {
       for (const [name, parameter] of adapted.namedParameters()) {
         const sign = name.includes('lora_B') ? 1 : name.includes('lora_A') ? -1 : 0
-        if (sign !== 0) parameter.copy_(torch.linspace(-0.02 * sign, 0.02 * sign, parameter.numel()).view(parameter.shape))
+        if (sign !== 0)
+          parameter.copy_(torch.linspace(-0.02 * sign, 0.02 * sign, parameter.numel()).view(parameter.shape))
       }
     }),
   )
@@ -120,11 +124,22 @@ export async function run({ json, args }) {
       const model = withLora(await loadTextModel(place), ['c_attn'])
       await checkEqual('GPT-2 512 x 6', model, texts, 0, peer, json)
       const step = makeStep(model, texts, 0, false)
-      await measure({ title: 'GPT-2 512 x 6, float32', step, peer, wanted: goals.gpt2, rounds, json, extra: counts(model, texts, 0) })
+      await measure({
+        title: 'GPT-2 512 x 6, float32',
+        step,
+        peer,
+        wanted: goals.gpt2,
+        rounds,
+        json,
+        extra: counts(model, texts, 0),
+      })
       if (args.includes('--executions')) executions('GPT-2 512 x 6', step, rounds, json)
       return
     }
-    const captions = readFileSync(here('./captions.txt'), 'utf8').trimEnd().split('\n').slice(0, 8 * batchSize)
+    const captions = readFileSync(here('./captions.txt'), 'utf8')
+      .trimEnd()
+      .split('\n')
+      .slice(0, 8 * batchSize)
     const tokenizer = TextTokenizer.open(folder)
     const texts = await tokenizer.encode(captions)
     for (const dtype of ['float32', 'bfloat16']) {
@@ -135,7 +150,15 @@ export async function run({ json, args }) {
       const title = `SmolLM2, ${dtype}`
       if (dtype === 'float32' && peer !== null) await checkEqual(title, model, texts, tokenizer.padToken, peer, json)
       const step = makeStep(model, texts, tokenizer.padToken, dtype === 'bfloat16')
-      await measure({ title, step, peer, wanted: goals[dtype], rounds, json, extra: counts(model, texts, tokenizer.padToken) })
+      await measure({
+        title,
+        step,
+        peer,
+        wanted: goals[dtype],
+        rounds,
+        json,
+        extra: counts(model, texts, tokenizer.padToken),
+      })
       if (args.includes('--executions')) executions(title, step, rounds, json)
       peer?.close()
       model.dispose()

@@ -41,7 +41,7 @@ test('as users get it: pack, install into an empty project, set up, a script of 
     LIBTORCH: join(folder, 'nowhere'),
   })
   expect(existsSync(join(cache, 'addon'))).toBe(false)
-  for (const name of ['src', 'test', 'build', 'tsconfig.json'])
+  for (const name of ['src/torch', 'test', 'build', 'tsconfig.json'])
     expect(existsSync(join(folder, 'node_modules/cleft', name))).toBe(false)
 
   const environment = { CLEFT_CACHE: cache, LIBTORCH: libtorch }

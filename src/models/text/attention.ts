@@ -41,12 +41,17 @@ export function withTensors(visibility: Visibility, tensors: readonly Tensor[]):
   let next = 0
   const replaced = (tensor: Tensor | null): Tensor | null => (tensor === null ? null : (tensors[next++] as Tensor))
   const mask = replaced(visibility.mask)
-  const parts = visibility.parts?.map((part) => ({ ...part, before: replaced(part.before), mask: replaced(part.mask) })) ?? null
+  const parts =
+    visibility.parts?.map((part) => ({ ...part, before: replaced(part.before), mask: replaced(part.mask) })) ?? null
   return { ...visibility, mask, parts }
 }
 
 /** Finite, so that a token which sees nothing gets some numbers, and not NaN, which would reach every gradient. */
-const LOWEST: Readonly<Partial<Record<torch.DType, number>>> = { float64: -Number.MAX_VALUE, bfloat16: -3.3895313892515355e38, float16: -65504 }
+const LOWEST: Readonly<Partial<Record<torch.DType, number>>> = {
+  float64: -Number.MAX_VALUE,
+  bfloat16: -3.3895313892515355e38,
+  float16: -65504,
+}
 
 /** 0 where seen, the lowest number elsewhere. */
 function additive(seen: Tensor, dtype: torch.DType): Tensor {
@@ -73,19 +78,34 @@ const describe = (mask: Tensor): string => `${mask.dtype} of shape [${mask.shape
 /** A padding mask [B, S] as bool [B, 1, 1, n + S]: a prefix is always seen. */
 function paddingMask(mask: Tensor, { batch, length, prefixLength }: InputSizes, name: string): Tensor {
   if (mask.shape[0] !== batch || mask.shape[1] !== length) {
-    throw new RangeError(`${name}: expected an attentionMask of shape [${batch}, ${length}], but received ${describe(mask)}`)
+    throw new RangeError(
+      `${name}: expected an attentionMask of shape [${batch}, ${length}], but received ${describe(mask)}`,
+    )
   }
   const seen = mask.ne(0).view([batch, 1, 1, length])
   if (prefixLength === 0) return seen
-  return torch.cat([torch.ones([batch, 1, 1, prefixLength], { dtype: 'bool', device: mask.device as torch.Device }), seen], -1)
+  return torch.cat(
+    [torch.ones([batch, 1, 1, prefixLength], { dtype: 'bool', device: mask.device as torch.Device }), seen],
+    -1,
+  )
 }
 
 /** A mask that says everything, as something to add: [B or 1, H or 1, S, K]. */
-function fullMask(given: Tensor, { batch, length, prefixLength }: InputSizes, dtype: torch.DType, name: string): Tensor {
+function fullMask(
+  given: Tensor,
+  { batch, length, prefixLength }: InputSizes,
+  dtype: torch.DType,
+  name: string,
+): Tensor {
   const mask = given.ndim === 3 ? given.unsqueeze(1) : given
   const keys = prefixLength + length
   const [rows, , queries, seen] = mask.shape
-  if (mask.ndim !== 4 || !(rows === 1 || rows === batch) || !(queries === 1 || queries === length) || !(seen === keys || seen === length)) {
+  if (
+    mask.ndim !== 4 ||
+    !(rows === 1 || rows === batch) ||
+    !(queries === 1 || queries === length) ||
+    !(seen === keys || seen === length)
+  ) {
     throw new RangeError(
       `${name}: expected an attentionMask [${batch}, ${length}], or one broadcastable to [${batch}, heads, ${length}, ${keys}], but received ${describe(given)}`,
     )
@@ -102,7 +122,13 @@ function fullMask(given: Tensor, { batch, length, prefixLength }: InputSizes, dt
 }
 
 /** Who sees whom in an input. Made outside of the layers, so that checkpointing does not make it again. */
-export function visibilityOf(name: string, input: TextInput, sizes: InputSizes, seesRight: boolean, like: Tensor): Visibility {
+export function visibilityOf(
+  name: string,
+  input: TextInput,
+  sizes: InputSizes,
+  seesRight: boolean,
+  like: Tensor,
+): Visibility {
   const { batch, length, prefixLength } = sizes
   const device = like.device as torch.Device
   const kind = like.device.split(':')[0] as torch.Device
@@ -118,7 +144,9 @@ export function visibilityOf(name: string, input: TextInput, sizes: InputSizes, 
     const parts = layout.parts.map((part): ReadyPart => {
       const { rows, length: tokens } = part
       const before =
-        part.before.length === 0 ? null : torch.fromTypedArray(BigInt64Array.from(part.before, BigInt), [part.before.length], { device })
+        part.before.length === 0
+          ? null
+          : torch.fromTypedArray(BigInt64Array.from(part.before, BigInt), [part.before.length], { device })
       const ready = { start, rows, length: tokens, before, mask: partMask(part, prefixLength, dtype, device) }
       start += rows * tokens
       return ready
@@ -159,15 +187,28 @@ export interface Attended {
 export function attend(query: Tensor, key: Tensor, value: Tensor, options: AttentionOptions): Attended {
   const { visibility, prefix, wantWeights } = options
   const { mask, isCausal, parts } = visibility
-  if (parts === null) return attendRows(query, withPrefix(key, prefix?.key), withPrefix(value, prefix?.value), mask, isCausal, options)
-  if (wantWeights) throw new RangeError('outputAttentions: expected texts in rows of their own, but received a layout; run them padded')
+  if (parts === null)
+    return attendRows(query, withPrefix(key, prefix?.key), withPrefix(value, prefix?.value), mask, isCausal, options)
+  if (wantWeights)
+    throw new RangeError(
+      'outputAttentions: expected texts in rows of their own, but received a layout; run them padded',
+    )
   const [, , heads = 1, headWidth = 1] = query.shape
   const outputs = parts.map(({ start, rows, length, before, mask: partMask }) => {
     // [1, T, H, d] to [rows, length, H, d]
     const own = (x: Tensor): Tensor =>
-      rows * length === x.shape[1] && rows === 1 ? x : x.narrow(1, start, rows * length).reshape([rows, length, x.shape[2] ?? 1, headWidth])
+      rows * length === x.shape[1] && rows === 1
+        ? x
+        : x.narrow(1, start, rows * length).reshape([rows, length, x.shape[2] ?? 1, headWidth])
     const keys = (x: Tensor): Tensor => (before === null ? own(x) : torch.cat([x.indexSelect(1, before), own(x)], 1))
-    const { output } = attendRows(own(query), withPrefix(keys(key), prefix?.key), withPrefix(keys(value), prefix?.value), partMask, false, options)
+    const { output } = attendRows(
+      own(query),
+      withPrefix(keys(key), prefix?.key),
+      withPrefix(keys(value), prefix?.value),
+      partMask,
+      false,
+      options,
+    )
     // [rows, length, H d] to [1, rows x length, H d]
     return output.reshape([1, rows * length, heads * headWidth])
   })
@@ -185,7 +226,14 @@ function withPrefix(own: Tensor, prefix: Tensor | undefined): Tensor {
 /** Scores beyond which the fused kernels, which never hold them, are taken on a CPU: 64 MiB in float32. */
 const FEW_SCORES = 2 ** 24
 
-function attendRows(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | null, isCausal: boolean, options: AttentionOptions): Attended {
+function attendRows(
+  query: Tensor,
+  key: Tensor,
+  value: Tensor,
+  mask: Tensor | null,
+  isCausal: boolean,
+  options: AttentionOptions,
+): Attended {
   const { scale, dropout, training, running, wantWeights } = options
   const [batch = 1, length = 1, heads = 1, headWidth = 1] = query.shape
   const [, keys = 1, keyHeads = 1] = key.shape
@@ -198,7 +246,10 @@ function attendRows(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | nu
       const each = x.transpose(1, 2)
       if (keyHeads === heads) return each
       // [B, Hk, K, d] to [B, H, K, d]: each key serves the queries of its group
-      return each.unsqueeze(2).expand([batch, keyHeads, heads / keyHeads, keys, headWidth]).reshape([batch, heads, keys, headWidth])
+      return each
+        .unsqueeze(2)
+        .expand([batch, keyHeads, heads / keyHeads, keys, headWidth])
+        .reshape([batch, heads, keys, headWidth])
     }
     const q = query.transpose(1, 2)
     const output = torch.scaledDotProductAttention(q, perHead(key), perHead(value), {
@@ -212,12 +263,24 @@ function attendRows(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | nu
   })
 }
 
-function plainAttention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | null, scale: number, rate: number, wantWeights: boolean): Attended {
+function plainAttention(
+  query: Tensor,
+  key: Tensor,
+  value: Tensor,
+  mask: Tensor | null,
+  scale: number,
+  rate: number,
+  wantWeights: boolean,
+): Attended {
   const [batch = 1, length = 1, heads = 1, d = 1] = query.shape
   const [, keys = 1, keyHeads = 1] = key.shape
   const group = heads / keyHeads
   // [B, S, H, d] to [B Hk, group S, d]: the queries of a group are rows of one product, so keys are not repeated
-  const q = query.mul(scale).view([batch, length, keyHeads, group, d]).permute([0, 2, 3, 1, 4]).reshape([batch * keyHeads, group * length, d])
+  const q = query
+    .mul(scale)
+    .view([batch, length, keyHeads, group, d])
+    .permute([0, 2, 3, 1, 4])
+    .reshape([batch * keyHeads, group * length, d])
   const k = key.transpose(1, 2).reshape([batch * keyHeads, keys, d])
   const v = value.transpose(1, 2).reshape([batch * keyHeads, keys, d])
   let scores: Tensor
@@ -234,6 +297,9 @@ function plainAttention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor 
   const kept = rate > 0 ? torch.dropout(weights, rate, true) : weights
   const summed = kept.view([batch * keyHeads, group * length, keys]).bmm(v)
   // [B Hk, group S, d] to [B, S, H d]
-  const output = summed.view([batch, heads, length, d]).transpose(1, 2).reshape([batch, length, heads * d])
+  const output = summed
+    .view([batch, heads, length, d])
+    .transpose(1, 2)
+    .reshape([batch, length, heads * d])
   return { output, weights: wantWeights ? weights : null }
 }

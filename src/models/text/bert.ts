@@ -7,7 +7,16 @@ import type { Config } from '../config.js'
 import type { RenameTable } from '../renames.js'
 import { activationOf } from './activations.js'
 import { attend } from './attention.js'
-import { embedInput, ownDropout, positionsOf, type RunningOptions, runningOptions, type TextEncoder, type TextInput, type TextOutput } from './encoder.js'
+import {
+  embedInput,
+  ownDropout,
+  positionsOf,
+  type RunningOptions,
+  runningOptions,
+  type TextEncoder,
+  type TextInput,
+  type TextOutput,
+} from './encoder.js'
 import { type LayerInput, runLayers } from './layers.js'
 
 const { nn } = torch
@@ -42,7 +51,9 @@ export function readBertConfig(config: Config, options: BertOptions = {}): BertC
   const heads = config.count('num_attention_heads', 12)
   const layers = config.count('num_hidden_layers', 12)
   if (width % heads !== 0) {
-    throw new RangeError(`${config.path}: expected hidden_size to be a multiple of ${heads} heads, but received ${width}`)
+    throw new RangeError(
+      `${config.path}: expected hidden_size to be a multiple of ${heads} heads, but received ${width}`,
+    )
   }
   // not transformers': what options.layers says, for presets
   const kept = options.layers ?? (config.has('keep_layers') ? config.count('keep_layers') : layers)
@@ -53,7 +64,13 @@ export function readBertConfig(config: Config, options: BertOptions = {}): BertC
   config.only('is_decoder', [false])
   config.only('add_cross_attention', [false])
   config.ignore('tie_word_embeddings', 'keep_layers')
-  config.ignore('classifier_dropout', 'directionality', 'pooler_fc_size', 'pooler_num_attention_heads', 'pooler_num_fc_layers')
+  config.ignore(
+    'classifier_dropout',
+    'directionality',
+    'pooler_fc_size',
+    'pooler_num_attention_heads',
+    'pooler_num_fc_layers',
+  )
   config.ignore('pooler_size_per_head', 'pooler_type')
   const read = {
     vocabularySize: config.count('vocab_size', 30522),
@@ -92,7 +109,8 @@ class Embeddings extends nn.Module {
 
   /** Words [B, S, D], positions [B or 1, S], types [B, S] or null for type 0. */
   forward(words: Tensor, positions: Tensor, types: Tensor | null): Tensor {
-    const ofType = types === null ? this.token_type_embeddings.weight.narrow(0, 0, 1) : this.token_type_embeddings.forward(types)
+    const ofType =
+      types === null ? this.token_type_embeddings.weight.narrow(0, 0, 1) : this.token_type_embeddings.forward(types)
     const sum = words.add(ofType).add(this.position_embeddings.forward(positions))
     return ownDropout(this.LayerNorm.forward(sum), this.config.hiddenDropout, this.training, this.running)
   }
@@ -120,9 +138,21 @@ class SelfAttention extends nn.Module {
     const [batch = 1, length = 1] = x.shape
     // [B, S, D] to [B, S, H, D / H]
     const perHead = (projected: Tensor): Tensor => projected.view([batch, length, heads, width / heads])
-    const [query, key, value] = [this.query, this.key, this.value].map((layer) => perHead(layer.forward(x))) as [Tensor, Tensor, Tensor]
+    const [query, key, value] = [this.query, this.key, this.value].map((layer) => perHead(layer.forward(x))) as [
+      Tensor,
+      Tensor,
+      Tensor,
+    ]
     const scale = 1 / Math.sqrt(width / heads)
-    const { output, weights } = attend(query, key, value, { scale, visibility, prefix, dropout, training, running, wantWeights })
+    const { output, weights } = attend(query, key, value, {
+      scale,
+      visibility,
+      prefix,
+      dropout,
+      training,
+      running,
+      wantWeights,
+    })
     return [output, weights]
   }
 }
@@ -161,7 +191,8 @@ class Attention extends nn.Module {
   forward(input: LayerInput): [Tensor, Tensor | null] {
     const { x, wanted } = input
     const [attended, weights] = this.self.forward(x, input)
-    const [own, residual] = wanted === null ? [attended, x] : [attended.indexSelect(1, wanted), x.indexSelect(1, wanted)]
+    const [own, residual] =
+      wanted === null ? [attended, x] : [attended.indexSelect(1, wanted), x.indexSelect(1, wanted)]
     return [this.output.forward(own, residual), weights]
   }
 }

@@ -1,7 +1,15 @@
 import * as torch from '../../torch/index.js'
 import { costOf } from './cost.js'
 import { checkIds, isAdapted, type KeyValue, type TextEncoder } from './encoder.js'
-import { type Execution, type PlanRequest, planPacked, planPadded, planTree, type Pooling, type TextPlan } from './plan.js'
+import {
+  type Execution,
+  type PlanRequest,
+  planPacked,
+  planPadded,
+  planTree,
+  type Pooling,
+  type TextPlan,
+} from './plan.js'
 import type { TextItem } from './prefix-tree.js'
 
 type Tensor = torch.Tensor
@@ -32,7 +40,11 @@ const plans: Readonly<Record<Execution, (request: PlanRequest) => TextPlan>> = {
 }
 
 /** What encodeText is going to run for a batch: to look at, and to count. */
-export function planText(model: TextEncoder, sequences: readonly (readonly number[])[], options: EncodeTextOptions): TextPlan {
+export function planText(
+  model: TextEncoder,
+  sequences: readonly (readonly number[])[],
+  options: EncodeTextOptions,
+): TextPlan {
   return torch.scope(() => {
     const [inner, given] = unwrap(model, options)
     return planInner(inner, sequences, given)
@@ -44,16 +56,26 @@ function unwrap(model: TextEncoder, options: EncodeTextOptions): [TextEncoder, E
   if (!isAdapted(model)) return [model, options]
   const virtual = model.virtualTokens()
   const { prefix, embeddings } = virtual ?? { prefix: null, embeddings: null }
-  if ((prefix !== null && options.prefix !== undefined) || (embeddings !== null && options.promptEmbeddings !== undefined)) {
-    throw new TypeError('encodeText: expected a prefix or prompt either in the options or by an adapter, but received both; leave one out')
+  if (
+    (prefix !== null && options.prefix !== undefined) ||
+    (embeddings !== null && options.promptEmbeddings !== undefined)
+  ) {
+    throw new TypeError(
+      'encodeText: expected a prefix or prompt either in the options or by an adapter, but received both; leave one out',
+    )
   }
   const before = { prefix: prefix ?? options.prefix, promptEmbeddings: embeddings ?? options.promptEmbeddings }
   return unwrap(model.model, { ...options, ...before })
 }
 
-function planInner(model: TextEncoder, sequences: readonly (readonly number[])[], options: EncodeTextOptions): TextPlan {
+function planInner(
+  model: TextEncoder,
+  sequences: readonly (readonly number[])[],
+  options: EncodeTextOptions,
+): TextPlan {
   const { pool, execution = 'auto', padTo = 'longest', promptEmbeddings, prefix = [] } = options
-  if (sequences.length === 0) throw new RangeError('encodeText: expected at least one text, but received an empty batch')
+  if (sequences.length === 0)
+    throw new RangeError('encodeText: expected at least one text, but received an empty batch')
   const promptLength = promptEmbeddings?.shape[0] ?? 0
   const room = model.maximumPositions - promptLength - (prefix[0]?.key.shape[2] ?? 0)
   if (options.maximumLength !== undefined && options.maximumLength > room) {
@@ -71,7 +93,9 @@ function planInner(model: TextEncoder, sequences: readonly (readonly number[])[]
   const request = { items, pool, padToken: options.padToken ?? 0, seesRight, promptLength, rowLength }
   if (execution !== 'auto') {
     if (!Object.hasOwn(plans, execution)) {
-      throw new RangeError(`encodeText: expected execution 'auto', 'padded', 'packed' or 'tree', but received '${execution}'`)
+      throw new RangeError(
+        `encodeText: expected execution 'auto', 'padded', 'packed' or 'tree', but received '${execution}'`,
+      )
     }
     if (execution === 'tree' && seesRight) {
       throw new RangeError(
@@ -125,7 +149,11 @@ function itemsOf(
  * are drawn for each token that is computed, not for each text of the batch. Dropout of the model's own (running.ownDropout)
  * makes 'auto' choose 'padded', where each text draws its own.
  */
-export function encodeText(model: TextEncoder, sequences: readonly (readonly number[])[], options: EncodeTextOptions): Tensor {
+export function encodeText(
+  model: TextEncoder,
+  sequences: readonly (readonly number[])[],
+  options: EncodeTextOptions,
+): Tensor {
   return torch.scope(() => {
     const [inner, given] = unwrap(model, options)
     return runInner(inner, planInner(inner, sequences, given), given)
@@ -149,7 +177,10 @@ function runInner(model: TextEncoder, plan: TextPlan, { pool, promptEmbeddings, 
     const whole = (values: readonly number[], shape: readonly number[] = [values.length]): Tensor =>
       torch.fromTypedArray(BigInt64Array.from(values, BigInt), shape, { device })
     const prefixLength = prefix?.[0]?.key.shape[2] ?? 0
-    const positionIds = whole(plan.positions.map((each) => prefixLength + each), [1, plan.positions.length])
+    const positionIds = whole(
+      plan.positions.map((each) => prefixLength + each),
+      [1, plan.positions.length],
+    )
     // [rows, 1] and [length] to [rows, length]; tokens before a text's last do not see what is after it in causal models
     const needsMask = seenLengths !== null && (model.seesRight || pool === 'first-pad')
     const attentionMask = needsMask ? torch.arange(length, { device }).lt(whole(seenLengths, [rows, 1])) : undefined
@@ -166,17 +197,23 @@ function runInner(model: TextEncoder, plan: TextPlan, { pool, promptEmbeddings, 
       // [rows, length, D] to [rows length, D]
       const hidden = model.forward(input).lastHidden.flatten(0, 1)
       const shares = pooled.flatMap((tokens) => tokens.map(() => 1 / tokens.length))
-      const parts = hidden.indexSelect(0, whole(flat)).mul(torch.tensor(shares, { device, dtype: hidden.dtype }).unsqueeze(1))
+      const parts = hidden
+        .indexSelect(0, whole(flat))
+        .mul(torch.tensor(shares, { device, dtype: hidden.dtype }).unsqueeze(1))
       const owners = whole(pooled.flatMap((tokens, text) => tokens.map(() => text)))
       features = hidden.newZeros([pooled.length, model.width]).indexAdd(0, owners, parts)
     }
-    return pooled.length === textOf.length && textOf.every((text, index) => text === index) ? features : features.indexSelect(0, whole(textOf))
+    return pooled.length === textOf.length && textOf.every((text, index) => text === index)
+      ? features
+      : features.indexSelect(0, whole(textOf))
   })
 }
 
 function checkPrompt(model: TextEncoder, prompt: Tensor | undefined): void {
   if (prompt === undefined || (prompt.ndim === 2 && prompt.shape[1] === model.width)) return
-  throw new RangeError(`encodeText: expected promptEmbeddings of shape [n, ${model.width}], but received [${prompt.shape.join(', ')}]`)
+  throw new RangeError(
+    `encodeText: expected promptEmbeddings of shape [n, ${model.width}], but received [${prompt.shape.join(', ')}]`,
+  )
 }
 
 function checkPrefix(prefix: readonly KeyValue[] | undefined): void {
@@ -201,5 +238,8 @@ function withPrompt(
     next += 1
     return next - 1
   })
-  return torch.cat([prompt.to(words.dtype), words], 0).indexSelect(0, whole(order)).view([rows, length, model.width])
+  return torch
+    .cat([prompt.to(words.dtype), words], 0)
+    .indexSelect(0, whole(order))
+    .view([rows, length, model.width])
 }

@@ -127,12 +127,15 @@ function uploadIds(rows: readonly (readonly number[])[], model: TextEncoder, nam
     checkIds(ids, model.vocabularySize, `${name}: row ${row}`)
     for (const [column, id] of ids.entries()) flat[row * length + column] = BigInt(id)
   }
-  return torch.fromTypedArray(flat, [rows.length, length], { device: model.wordEmbeddings().weight.device as torch.Device })
+  return torch.fromTypedArray(flat, [rows.length, length], {
+    device: model.wordEmbeddings().weight.device as torch.Device,
+  })
 }
 
 /** A tensor in the host's memory can be checked without waiting for anything. */
 function checkIdTensor(ids: Tensor, vocabularySize: number, name: string): void {
-  if (!/^u?int/.test(ids.dtype)) throw new TypeError(`${name}: expected whole token ids (int64), but received ${ids.dtype}`)
+  if (!/^u?int/.test(ids.dtype))
+    throw new TypeError(`${name}: expected whole token ids (int64), but received ${ids.dtype}`)
   if (ids.ndim !== 2) {
     throw new RangeError(`${name}: expected token ids of shape [batch, length], but received ${shapeOf(ids.shape)}`)
   }
@@ -170,7 +173,9 @@ export function embedInput(model: TextEncoder, name: string, input: TextInput): 
   }
   const [batch = 0, length = 0] = embeddings.shape
   if (batch === 0 || length === 0) {
-    throw new RangeError(`${name}: expected at least one text of at least one token, but received shape [${batch}, ${length}]`)
+    throw new RangeError(
+      `${name}: expected at least one text of at least one token, but received shape [${batch}, ${length}]`,
+    )
   }
   const prefixLength = checkPrefix(model, name, input.prefix, batch)
   if (input.positionIds === undefined && prefixLength + length > model.maximumPositions) {
@@ -204,10 +209,17 @@ function checkPrefix(model: TextEncoder, name: string, prefix: readonly KeyValue
 }
 
 /** The positions of an input, int64 [B or 1, S]. */
-export function positionsOf(input: TextInput, { length, prefixLength }: InputSizes, model: TextEncoder, name: string): Tensor {
+export function positionsOf(
+  input: TextInput,
+  { length, prefixLength }: InputSizes,
+  model: TextEncoder,
+  name: string,
+): Tensor {
   const { positionIds } = input
   if (positionIds === undefined) {
-    return torch.arange(prefixLength, prefixLength + length, { device: model.wordEmbeddings().weight.device as torch.Device }).unsqueeze(0)
+    return torch
+      .arange(prefixLength, prefixLength + length, { device: model.wordEmbeddings().weight.device as torch.Device })
+      .unsqueeze(0)
   }
   if (positionIds.ndim !== 2 || positionIds.shape[1] !== length) {
     throw new RangeError(

@@ -52,7 +52,13 @@ export function readGPT2Config(config: Config): GPT2Config {
   config.only('add_cross_attention', [false])
   config.ignore('tie_word_embeddings')
   // reordering and upcasting change the rounding of half precision only
-  config.ignore('n_ctx', 'reorder_and_upcast_attn', 'summary_activation', 'summary_first_dropout', 'summary_proj_to_labels')
+  config.ignore(
+    'n_ctx',
+    'reorder_and_upcast_attn',
+    'summary_activation',
+    'summary_first_dropout',
+    'summary_proj_to_labels',
+  )
   config.ignore('summary_type', 'summary_use_proj')
   const read = {
     vocabularySize: config.count('vocab_size', 50257),
@@ -125,7 +131,15 @@ class Attention extends nn.Module {
       .split(width, 2)
       .map((each) => each.view([batch, length, heads, width / heads])) as [Tensor, Tensor, Tensor]
     const { scale, running, training } = this
-    const { output, weights } = attend(query, key, value, { scale, visibility, prefix, dropout: attentionDropout, training, running, wantWeights })
+    const { output, weights } = attend(query, key, value, {
+      scale,
+      visibility,
+      prefix,
+      dropout: attentionDropout,
+      training,
+      running,
+      wantWeights,
+    })
     const projected = this.c_proj.forward(wanted === null ? output : output.indexSelect(1, wanted))
     return [ownDropout(projected, residualDropout, training, running), weights]
   }
@@ -187,7 +201,9 @@ export class GPT2Model extends nn.Module implements TextEncoder {
     super()
     this.wte = new nn.Embedding(config.vocabularySize, config.width)
     this.wpe = new nn.Embedding(config.maximumPositions, config.width)
-    this.h = new nn.ModuleList(Array.from({ length: config.layers }, (_, layer) => new Block(config, layer, this.running)))
+    this.h = new nn.ModuleList(
+      Array.from({ length: config.layers }, (_, layer) => new Block(config, layer, this.running)),
+    )
     this.ln_f = new nn.LayerNorm(config.width, { eps: config.normEpsilon })
   }
 
@@ -224,7 +240,12 @@ export class GPT2Model extends nn.Module implements TextEncoder {
       const { embeddings, ...sizes } = embedInput(this, 'GPT2Model', input)
       const positions = positionsOf(input, sizes, this, 'GPT2Model')
       // [B, S, D] + [B or 1, S, D]
-      const first = ownDropout(embeddings.add(this.wpe.forward(positions)), this.config.embeddingDropout, this.training, this.running)
+      const first = ownDropout(
+        embeddings.add(this.wpe.forward(positions)),
+        this.config.embeddingDropout,
+        this.training,
+        this.running,
+      )
       return runLayers(this, 'GPT2Model', first, input, sizes, {
         extra: [],
         layers: this.h,

@@ -4,6 +4,14 @@ export type { KeyValue, RunningOptions, TextEncoder, TextInput, TextOutput } fro
 export { Conv1D, GPT2Model, type GPT2Config, gpt2Renames, readGPT2Config } from './gpt2.js'
 export type { AttentionLayout, AttentionPart } from './layout.js'
 export { LlamaModel, type LlamaConfig, llamaRenames, readLlamaConfig } from './llama.js'
-export { buildTextModel, loadTextModel, type LoadTextModelOptions, lowerMatrices, textModelFrom, type TextModelOptions, textModelTypes } from './load.js'
+export {
+  buildTextModel,
+  loadTextModel,
+  type LoadTextModelOptions,
+  lowerMatrices,
+  textModelFrom,
+  type TextModelOptions,
+  textModelTypes,
+} from './load.js'
 export type { Execution, Pooling, TextPlan } from './plan.js'
 export { type EncodeOptions, type PaddedTexts, padTexts, TextTokenizer, type TokenizerOptions } from './tokenizer.js'

@@ -41,11 +41,15 @@ export function runLayers<Layer>(
 ): TextOutput {
   const { outputTokens, outputHiddenStates = false, outputAttentions: wantWeights = false } = input
   if (outputTokens !== undefined && (outputHiddenStates || wantWeights)) {
-    throw new TypeError(`${name}: expected outputTokens alone, but hidden states or attentions are asked for too; take the tokens from them`)
+    throw new TypeError(
+      `${name}: expected outputTokens alone, but hidden states or attentions are asked for too; take the tokens from them`,
+    )
   }
   const checkpointing = model.running.checkpointing && torch.isGradEnabled()
   if (checkpointing && wantWeights) {
-    throw new TypeError(`${name}: expected outputAttentions without checkpointing, which does not keep them; switch running.checkpointing off`)
+    throw new TypeError(
+      `${name}: expected outputAttentions without checkpointing, which does not keep them; switch running.checkpointing off`,
+    )
   }
   const visibility = visibilityOf(name, input, sizes, model.seesRight, first)
   const hiddenStates = outputHiddenStates ? [first] : null
@@ -59,7 +63,11 @@ export function runLayers<Layer>(
     const wanted = isOneRow && index === layers.length - 1 ? outputTokens : null
     let weights: Tensor | null = null
     if (checkpointing) {
-      x = runAgain(x, { visibility, prefix, wanted, wantWeights, extra: stack.extra }, (given) => stack.run(layer, given)[0])
+      x = runAgain(
+        x,
+        { visibility, prefix, wanted, wantWeights, extra: stack.extra },
+        (given) => stack.run(layer, given)[0],
+      )
     } else {
       const given = { x, visibility, prefix, wanted, wantWeights, extra: stack.extra }
       ;[x, weights] = torch.scope(() => stack.run(layer, given))
@@ -80,9 +88,19 @@ export function runLayers<Layer>(
  * Runs a layer without keeping what backward() needs. Every tensor that it reads goes through checkpoint(): when backward()
  * runs the layer again, the scope in which they were made may have ended, and their gradients are found that way too.
  */
-function runAgain(x: Tensor, { visibility, prefix, wanted, ...rest }: Omit<LayerInput, 'x'>, run: (input: LayerInput) => Tensor): Tensor {
+function runAgain(
+  x: Tensor,
+  { visibility, prefix, wanted, ...rest }: Omit<LayerInput, 'x'>,
+  run: (input: LayerInput) => Tensor,
+): Tensor {
   const fixed = tensorsOf(visibility)
-  const given = [x, ...(prefix === null ? [] : [prefix.key, prefix.value]), ...fixed, ...rest.extra, ...(wanted === null ? [] : [wanted])]
+  const given = [
+    x,
+    ...(prefix === null ? [] : [prefix.key, prefix.value]),
+    ...fixed,
+    ...rest.extra,
+    ...(wanted === null ? [] : [wanted]),
+  ]
   return torch.autograd.checkpoint((...inputs: Tensor[]) => {
     let next = 0
     const take = (): Tensor => inputs[next++] as Tensor
@@ -90,6 +108,13 @@ function runAgain(x: Tensor, { visibility, prefix, wanted, ...rest }: Omit<Layer
     const keyValue = prefix === null ? null : { key: take(), value: take() }
     const seen = withTensors(visibility, fixed.map(take))
     const extra = rest.extra.map(take)
-    return run({ ...rest, x: again, prefix: keyValue, visibility: seen, extra, wanted: wanted === null ? null : take() })
+    return run({
+      ...rest,
+      x: again,
+      prefix: keyValue,
+      visibility: seen,
+      extra,
+      wanted: wanted === null ? null : take(),
+    })
   }, given)
 }

@@ -7,7 +7,15 @@ import type { Config } from '../config.js'
 import type { RenameTable } from '../renames.js'
 import { activationOf } from './activations.js'
 import { attend } from './attention.js'
-import { embedInput, positionsOf, type RunningOptions, runningOptions, type TextEncoder, type TextInput, type TextOutput } from './encoder.js'
+import {
+  embedInput,
+  positionsOf,
+  type RunningOptions,
+  runningOptions,
+  type TextEncoder,
+  type TextInput,
+  type TextOutput,
+} from './encoder.js'
 import { type LayerInput, runLayers } from './layers.js'
 import { type Rope, readRope, rotate, rotations } from './rope.js'
 
@@ -86,7 +94,10 @@ class RMSNorm extends nn.Module {
     const { weight, eps } = this
     if (x.dtype === 'float32' && weight.dtype === 'float32') return torch.rmsNorm(x, weight.shape, weight, eps)
     const wide = x.to('float32')
-    return wide.mul(wide.square().mean(-1, { keepdim: true }).add(eps).rsqrt()).to(x.dtype).mul(weight)
+    return wide
+      .mul(wide.square().mean(-1, { keepdim: true }).add(eps).rsqrt())
+      .to(x.dtype)
+      .mul(weight)
   }
 }
 
@@ -119,7 +130,15 @@ class Attention extends nn.Module {
     const key = rotate(this.k_proj.forward(x).view([batch, length, keyValueHeads, headWidth]), cosine, sine)
     const value = this.v_proj.forward(x).view([batch, length, keyValueHeads, headWidth])
     const scale = 1 / Math.sqrt(headWidth)
-    const { output, weights } = attend(query, key, value, { scale, visibility, prefix, dropout: attentionDropout, training, running, wantWeights })
+    const { output, weights } = attend(query, key, value, {
+      scale,
+      visibility,
+      prefix,
+      dropout: attentionDropout,
+      training,
+      running,
+      wantWeights,
+    })
     return [this.o_proj.forward(wanted === null ? output : output.indexSelect(1, wanted)), weights]
   }
 }

@@ -37,7 +37,9 @@ function build(config: Config, options: TextModelOptions): Built {
   const type = config.modelType
   const builder = Object.hasOwn(builders, type) ? builders[type] : undefined
   if (builder === undefined) {
-    throw new RangeError(`${config.path}: expected model_type ${textModelTypes.join(', ')}, but received '${type}', which is no text model`)
+    throw new RangeError(
+      `${config.path}: expected model_type ${textModelTypes.join(', ')}, but received '${type}', which is no text model`,
+    )
   }
   return builder(config, options)
 }
@@ -91,7 +93,8 @@ export function lowerMatrices<Model extends torch.nn.Module>(model: Model, dtype
     if (module instanceof nn.Embedding) continue
     const own = module.ownParameters()
     const isMatrix = own.some(([name, { ndim }]) => name === 'weight' && ndim === 2)
-    if (isMatrix && module.children().length === 0 && own.every(([, { requiresGrad }]) => !requiresGrad)) module.to(dtype)
+    if (isMatrix && module.children().length === 0 && own.every(([, { requiresGrad }]) => !requiresGrad))
+      module.to(dtype)
   }
   return model
 }

@@ -149,7 +149,15 @@ export function planPacked({ items, pool, padToken, seesRight, promptLength }: P
       end += 1
     }
     const chosen = mixed.slice(start, end)
-    parts.push({ rows: 1, length, before: [], seen: blocks(chosen.map((index) => texts[index]!), seesRight) })
+    parts.push({
+      rows: 1,
+      length,
+      before: [],
+      seen: blocks(
+        chosen.map((index) => texts[index]!),
+        seesRight,
+      ),
+    })
     order.push(...chosen)
     start = end
   }
@@ -188,5 +196,16 @@ function oneRow(
   textOf: readonly number[],
 ): TextPlan {
   const pairs = parts.reduce((sum, { rows, length, before }) => sum + rows * length * (before.length + length), 0)
-  return { execution, tokens, rows: 1, length: tokens.length, positions, layout: { parts }, seenLengths: null, pooled, textOf, pairs }
+  return {
+    execution,
+    tokens,
+    rows: 1,
+    length: tokens.length,
+    positions,
+    layout: { parts },
+    seenLengths: null,
+    pooled,
+    textOf,
+    pairs,
+  }
 }

@@ -53,7 +53,8 @@ export function buildPrefixTree(texts: readonly TextItem[], padToken: number): P
     let shared = 0
     while (shared < own.length && shared < before.length && own[shared] === before[shared]) shared += 1
     path = path.slice(0, shared)
-    for (let depth = shared; depth < own.length; depth += 1) path.push(add(own[depth]!, depth, path[depth - 1] ?? -1, false))
+    for (let depth = shared; depth < own.length; depth += 1)
+      path.push(add(own[depth]!, depth, path[depth - 1] ?? -1, false))
     before = own
     const last = path[own.length - 1] ?? -1
     ends[index] = hasPad ? add(padToken, own.length, last, true) : last

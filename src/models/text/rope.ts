@@ -66,12 +66,20 @@ function llama3Frequency(frequency: number, factor: number, low: number, high: n
   return ((1 - smooth) * frequency) / factor + smooth * frequency
 }
 
-function yarn(rope: Config, plain: Float32Array, base: number, headWidth: number, original: number, maximumPositions: number): Rope {
+function yarn(
+  rope: Config,
+  plain: Float32Array,
+  base: number,
+  headWidth: number,
+  original: number,
+  maximumPositions: number,
+): Rope {
   const factor = rope.number('factor', maximumPositions / original)
   const magnitude = (scale: number, by = 1): number => (scale <= 1 ? 1 : 0.1 * by * Math.log(scale) + 1)
   const mscale = rope.number('mscale', 0)
   const mscaleAll = rope.number('mscale_all_dim', 0)
-  const usual = mscale !== 0 && mscaleAll !== 0 ? magnitude(factor, mscale) / magnitude(factor, mscaleAll) : magnitude(factor)
+  const usual =
+    mscale !== 0 && mscaleAll !== 0 ? magnitude(factor, mscale) / magnitude(factor, mscaleAll) : magnitude(factor)
   const dimensionOf = (rotations: number): number =>
     (headWidth * Math.log(original / (rotations * 2 * Math.PI))) / (2 * Math.log(base))
   const whole = rope.boolean('truncate', true)
@@ -88,7 +96,11 @@ function yarn(rope: Config, plain: Float32Array, base: number, headWidth: number
 }
 
 /** Cosines and signed sines of positions [B or 1, S], each [B or 1, S, 1, headWidth]. */
-export function rotations({ frequencies, scale }: Rope, positions: Tensor, dtype: torch.DType): [cosine: Tensor, sine: Tensor] {
+export function rotations(
+  { frequencies, scale }: Rope,
+  positions: Tensor,
+  dtype: torch.DType,
+): [cosine: Tensor, sine: Tensor] {
   return torch.noGrad(() =>
     torch.scope(() => {
       const each = torch.fromTypedArray(frequencies, [frequencies.length], { device: positions.device as torch.Device })

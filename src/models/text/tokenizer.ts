@@ -95,7 +95,9 @@ export class TextTokenizer {
     const { maximumLength = Number.POSITIVE_INFINITY, specialTokens: addSpecialTokens = true } = options
     for (const [index, text] of texts.entries()) {
       if (typeof text !== 'string') {
-        throw new TypeError(`tokenizer: expected text ${index} to be a string, but received ${text === null ? 'null' : typeof text}`)
+        throw new TypeError(
+          `tokenizer: expected text ${index} to be a string, but received ${text === null ? 'null' : typeof text}`,
+        )
       }
     }
     if (texts.length === 0) return []
@@ -117,7 +119,10 @@ export class TextTokenizer {
 /** Fills texts up with padding on the right, to a length or to the longest. */
 export function padTexts(texts: readonly (readonly number[])[], padToken: number, length?: number): PaddedTexts {
   const width = length ?? texts.reduce((longest, { length: own }) => Math.max(longest, own), 0)
-  const fill = (own: readonly number[], value: number): number[] => [...own, ...new Array<number>(Math.max(0, width - own.length)).fill(value)]
+  const fill = (own: readonly number[], value: number): number[] => [
+    ...own,
+    ...new Array<number>(Math.max(0, width - own.length)).fill(value),
+  ]
   return {
     inputIds: texts.map((ids) => fill(ids, padToken)),
     attentionMask: texts.map((ids) => fill(new Array<number>(ids.length).fill(1), 0)),
@@ -130,7 +135,9 @@ function parse(file: string, json: string): Tokenizer {
     tokenizer = Tokenizer.fromString(json)
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error)
-    throw new SyntaxError(`expected a tokenizer in '${file}', but it cannot be read as such (${reason}); get the file again`)
+    throw new SyntaxError(
+      `expected a tokenizer in '${file}', but it cannot be read as such (${reason}); get the file again`,
+    )
   }
   // files carry the settings of whoever saved them
   tokenizer.disableTruncation()
@@ -153,7 +160,10 @@ function padTokenOf(tokenizer: Tokenizer, folder: string | null): string | numbe
     if (typeof end === 'number') return end
     return tokenName(named.eos_token) ?? usual
   }
-  return tokenName(named.pad_token) ?? (typeof config.pad_token_id === 'number' ? config.pad_token_id : (tokenName(named.eos_token) ?? usual))
+  return (
+    tokenName(named.pad_token) ??
+    (typeof config.pad_token_id === 'number' ? config.pad_token_id : (tokenName(named.eos_token) ?? usual))
+  )
 }
 
 /** A token as the files write it: a text, or an object with one. */

@@ -22,9 +22,14 @@ export function openCase(name: string): Case {
 }
 
 /** The largest |a - b| / (atol + rtol |b|): 1 or less is within the tolerance. */
-export function excess(found: torch.Tensor, wanted: torch.Tensor, { rtol, atol }: { rtol: number; atol: number }): number {
+export function excess(
+  found: torch.Tensor,
+  wanted: torch.Tensor,
+  { rtol, atol }: { rtol: number; atol: number },
+): number {
   return torch.scope(() => {
-    if (found.shape.join() !== wanted.shape.join()) throw new RangeError(`shapes differ: [${found.shape}] and [${wanted.shape}]`)
+    if (found.shape.join() !== wanted.shape.join())
+      throw new RangeError(`shapes differ: [${found.shape}] and [${wanted.shape}]`)
     return found.sub(wanted).abs().div(wanted.abs().mul(rtol).add(atol)).max().item()
   })
 }

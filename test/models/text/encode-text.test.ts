@@ -1,5 +1,13 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { encodeText, type EncodeTextOptions, type Execution, type KeyValue, planText, type Pooling, type TextEncoder } from '../../../src/models/text/index.js'
+import {
+  encodeText,
+  type EncodeTextOptions,
+  type Execution,
+  type KeyValue,
+  planText,
+  type Pooling,
+  type TextEncoder,
+} from '../../../src/models/text/index.js'
 import * as torch from '../../../src/torch/index.js'
 import { caseLoss, relative } from './cases.js'
 import { captions, type SmallModel, smallModel } from './small.js'
@@ -32,19 +40,34 @@ function learned(model: TextEncoder): Learned {
 }
 
 /** Features, and gradients of whatever is learned. */
-function run(model: TextEncoder, pool: Pooling, execution: Execution, leaves: readonly torch.Tensor[], options: Partial<EncodeTextOptions>) {
+function run(
+  model: TextEncoder,
+  pool: Pooling,
+  execution: Execution,
+  leaves: readonly torch.Tensor[],
+  options: Partial<EncodeTextOptions>,
+) {
   for (const leaf of leaves) leaf.grad = null
   const features = encodeText(model, texts, { pool, execution, padToken, maximumLength, ...options })
   caseLoss(features).backward()
   return { features, gradients: leaves.map((leaf) => leaf.grad!.clone()) }
 }
 
-function compareExecutions(name: SmallModel, pool: Pooling, given: 'plain' | 'prompt' | 'prefix' | 'both', executions: readonly Execution[], checkpointing = false) {
+function compareExecutions(
+  name: SmallModel,
+  pool: Pooling,
+  given: 'plain' | 'prompt' | 'prefix' | 'both',
+  executions: readonly Execution[],
+  checkpointing = false,
+) {
   using model = smallModel(name)
   model.running.checkpointing = checkpointing
   const { prompt, prefix } = learned(model)
   // a few weights of the model too
-  const weights = model.namedParameters().filter(([each]) => /(embed|wte|\.1\.).*weight$/.test(each)).map(([, weight]) => weight.requiresGrad_())
+  const weights = model
+    .namedParameters()
+    .filter(([each]) => /(embed|wte|\.1\.).*weight$/.test(each))
+    .map(([, weight]) => weight.requiresGrad_())
   const options: Partial<EncodeTextOptions> = {}
   const leaves: torch.Tensor[] = [...weights]
   if (given === 'prompt' || given === 'both') {
@@ -68,9 +91,12 @@ function compareExecutions(name: SmallModel, pool: Pooling, given: 'plain' | 'pr
 
 describe.each(['gpt2', 'llama'] as const)('%s', (name) => {
   describe.each(['first-pad', 'last-token', 'mean', 'cls'] as const)('pool %s', (pool) => {
-    it.each(['plain', 'prompt', 'prefix', 'both'] as const)('gives the same features and gradients by all executions, %s', (given) => {
-      scope.run(() => compareExecutions(name, pool, given, ['padded', 'packed', 'tree']))
-    })
+    it.each(['plain', 'prompt', 'prefix', 'both'] as const)(
+      'gives the same features and gradients by all executions, %s',
+      (given) => {
+        scope.run(() => compareExecutions(name, pool, given, ['padded', 'packed', 'tree']))
+      },
+    )
   })
 
   it('gives the same with checkpointing', () => {
@@ -80,7 +106,14 @@ describe.each(['gpt2', 'llama'] as const)('%s', (name) => {
   it('gives the same where the tree is in several parts', () => {
     scope.run(() => {
       using model = smallModel(name)
-      const many = Array.from({ length: 90 }, (_, index) => [3, 4, 5 + (index % 3), ...captions(3, 9)[2]!.slice(index % 5), 6 + (index % 40), index % 60])
+      const many = Array.from({ length: 90 }, (_, index) => [
+        3,
+        4,
+        5 + (index % 3),
+        ...captions(3, 9)[2]!.slice(index % 5),
+        6 + (index % 40),
+        index % 60,
+      ])
       const options = { pool: 'first-pad', padToken } as const
       const plan = planText(model, many, { ...options, execution: 'tree' })
       expect(plan.layout!.parts.length).toBeGreaterThan(1)
@@ -107,14 +140,19 @@ describe.each(['gpt2', 'llama'] as const)('%s', (name) => {
 })
 
 describe('bert', () => {
-  it.each(['first-pad', 'last-token', 'mean', 'cls'] as const)('gives the same features and gradients padded and packed, pool %s', (pool) => {
-    scope.run(() => compareExecutions('bert', pool, 'plain', ['padded', 'packed']))
-    scope.run(() => compareExecutions('bert', pool, 'both', ['padded', 'packed']))
-  })
+  it.each(['first-pad', 'last-token', 'mean', 'cls'] as const)(
+    'gives the same features and gradients padded and packed, pool %s',
+    (pool) => {
+      scope.run(() => compareExecutions('bert', pool, 'plain', ['padded', 'packed']))
+      scope.run(() => compareExecutions('bert', pool, 'both', ['padded', 'packed']))
+    },
+  )
 
   it('refuses the tree, and does not choose it', () => {
     using model = smallModel('bert')
-    expect(() => planText(model, texts, { pool: 'cls', padToken, execution: 'tree' })).toThrow(/sees to the right; use 'packed'/)
+    expect(() => planText(model, texts, { pool: 'cls', padToken, execution: 'tree' })).toThrow(
+      /sees to the right; use 'packed'/,
+    )
     expect(planText(model, texts, { pool: 'cls', padToken }).execution).not.toBe('tree')
   })
 })
@@ -122,12 +160,40 @@ describe('bert', () => {
 describe('planText', () => {
   it('computes each distinct prefix once', () => {
     using model = smallModel('gpt2')
-    const plan = planText(model, [[1, 2, 3], [1, 2, 4], [1, 2, 3], [1, 2]], { pool: 'first-pad', padToken, execution: 'tree' })
+    const plan = planText(
+      model,
+      [
+        [1, 2, 3],
+        [1, 2, 4],
+        [1, 2, 3],
+        [1, 2],
+      ],
+      { pool: 'first-pad', padToken, execution: 'tree' },
+    )
     // 1, 2, 3, 4 and a padding token after each of three texts
     expect(plan.length).toBe(7)
     expect(plan.textOf).toEqual([0, 1, 0, 2])
-    expect(planText(model, [[1, 2, 3], [1, 2, 4]], { pool: 'last-token', execution: 'tree' }).length).toBe(4)
-    expect(planText(model, [[1, 2, 3], [1, 2, 4], [1, 2, 3]], { pool: 'last-token', execution: 'packed' }).length).toBe(6)
+    expect(
+      planText(
+        model,
+        [
+          [1, 2, 3],
+          [1, 2, 4],
+        ],
+        { pool: 'last-token', execution: 'tree' },
+      ).length,
+    ).toBe(4)
+    expect(
+      planText(
+        model,
+        [
+          [1, 2, 3],
+          [1, 2, 4],
+          [1, 2, 3],
+        ],
+        { pool: 'last-token', execution: 'packed' },
+      ).length,
+    ).toBe(6)
   })
 
   it('tells a padding token from the same token in a text', () => {
@@ -161,15 +227,21 @@ describe('planText', () => {
     expect(() => plan([[1], [2, 61]])).toThrow('text 1: expected token ids from 0 to 60, but received 61 at position 1')
     expect(() => plan([[1.5]])).toThrow('received 1.5')
     expect(() => plan([[-1]])).toThrow('received -1')
-    expect(() => plan([[1, 2, 3]], { maximumLength: 2 })).toThrow('expected at most 2 tokens, but text 0 has 3; truncate it')
+    expect(() => plan([[1, 2, 3]], { maximumLength: 2 })).toThrow(
+      'expected at most 2 tokens, but text 0 has 3; truncate it',
+    )
     expect(() => plan([new Array(41).fill(1)])).toThrow('expected at most 40 tokens')
     expect(() => plan([[1]], { maximumLength: 41 })).toThrow('maximumLength of 40 at most')
     expect(() => plan([[1]], { padToken: undefined })).toThrow("expected a padToken for pool 'first-pad'")
     expect(() => plan([[1]], { padTo: 'maximum' })).toThrow('expected a maximumLength')
-    expect(() => plan([[]], { pool: 'last-token', padToken: undefined })).toThrow('expected a padToken for an empty text')
+    expect(() => plan([[]], { pool: 'last-token', padToken: undefined })).toThrow(
+      'expected a padToken for an empty text',
+    )
     scope.run(() => {
       const promptEmbeddings = torch.zeros([2, 5])
-      expect(() => encodeText(model, [[1]], { pool: 'cls', promptEmbeddings })).toThrow('promptEmbeddings of shape [n, 32]')
+      expect(() => encodeText(model, [[1]], { pool: 'cls', promptEmbeddings })).toThrow(
+        'promptEmbeddings of shape [n, 32]',
+      )
     })
   })
 })

@@ -11,7 +11,12 @@ afterEach(() => {
   scope.dispose()
 })
 
-function checkGradients(name: string, model: torch.nn.Module, { names, tensor, ...tolerance }: Case, prefix: RegExp): void {
+function checkGradients(
+  name: string,
+  model: torch.nn.Module,
+  { names, tensor, ...tolerance }: Case,
+  prefix: RegExp,
+): void {
   const parameters = new Map(model.namedParameters())
   const wanted = names.filter((each) => each.startsWith('grad.'))
   expect(wanted.length, name).toBeGreaterThan(0)

@@ -3,13 +3,35 @@ import type { TextEncoder } from '../../../src/models/text/index.js'
 import * as torch from '../../../src/torch/index.js'
 
 const configs = {
-  gpt2: { model_type: 'gpt2', n_embd: 32, n_layer: 3, n_head: 4, vocab_size: 61, n_positions: 40, scale_attn_by_inverse_layer_idx: true },
+  gpt2: {
+    model_type: 'gpt2',
+    n_embd: 32,
+    n_layer: 3,
+    n_head: 4,
+    vocab_size: 61,
+    n_positions: 40,
+    scale_attn_by_inverse_layer_idx: true,
+  },
   llama: {
-    ...{ model_type: 'llama', hidden_size: 32, num_hidden_layers: 3, num_attention_heads: 4, num_key_value_heads: 2, vocab_size: 61 },
+    ...{
+      model_type: 'llama',
+      hidden_size: 32,
+      num_hidden_layers: 3,
+      num_attention_heads: 4,
+      num_key_value_heads: 2,
+      vocab_size: 61,
+    },
     ...{ max_position_embeddings: 40, intermediate_size: 48, head_dim: 12, rope_theta: 500, attention_bias: true },
   },
   bert: {
-    ...{ model_type: 'bert', hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 4, vocab_size: 61, intermediate_size: 48 },
+    ...{
+      model_type: 'bert',
+      hidden_size: 32,
+      num_hidden_layers: 2,
+      num_attention_heads: 4,
+      vocab_size: 61,
+      intermediate_size: 48,
+    },
     ...{ max_position_embeddings: 40 },
   },
 } as const

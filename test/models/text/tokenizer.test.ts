@@ -27,7 +27,9 @@ describe('the case tokenizer', () => {
     expect(padded.inputIds).toEqual(input_ids)
     expect(padded.attentionMask).toEqual(attention_mask)
     const ragged = await tokenizer.encode(given.texts, { maximumLength: given.max_length })
-    expect(ragged).toEqual(input_ids.map((ids, row) => ids.slice(0, attention_mask[row]!.filter((each) => each === 1).length)))
+    expect(ragged).toEqual(
+      input_ids.map((ids, row) => ids.slice(0, attention_mask[row]!.filter((each) => each === 1).length)),
+    )
   })
 })
 
@@ -82,8 +84,12 @@ describe('TextTokenizer', () => {
   it('says what is wrong', async () => {
     expect(() => TextTokenizer.open('/nowhere/tokenizer.json')).toThrow(/expected a file '\/nowhere\/tokenizer.json'/)
     expect(() => TextTokenizer.open(join(folder, 'case.json'))).toThrow(/cannot be read as such/)
-    expect(() => TextTokenizer.open(join(folder, 'bert.tokenizer.json'), { padToken: '<none>' })).toThrow(/no '<none>'; give one/)
+    expect(() => TextTokenizer.open(join(folder, 'bert.tokenizer.json'), { padToken: '<none>' })).toThrow(
+      /no '<none>'; give one/,
+    )
     await expect(gpt2.encode(['a'], { maximumLength: 0 })).rejects.toThrow('maximumLength of 1 or more')
-    await expect(gpt2.encode([null as unknown as string])).rejects.toThrow('expected text 0 to be a string, but received null')
+    await expect(gpt2.encode([null as unknown as string])).rejects.toThrow(
+      'expected text 0 to be a string, but received null',
+    )
   })
 })
