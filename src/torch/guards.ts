@@ -493,6 +493,43 @@ function recurrentCell(gates: number): Guard {
   }
 }
 
+/** A window that steps over the whole input gives a position outside of it, and the gradient is written there. */
+function maxPool(rank: number): Guard {
+  return (given) => {
+    const { self, padding: around, dilation } = given
+    if (!isTensor(self) || self.ndim < rank) return undefined
+    const sizes = self.shape.slice(-rank)
+    const each = (value: unknown, otherwise: number, k: number) => {
+      const list = asNumbers(value)
+      return list[k] ?? list[0] ?? otherwise
+    }
+    for (const [k, size] of sizes.entries()) {
+      const step = each(dilation, 1, k)
+      if (each(around, 0, k) > 0 && step > size) {
+        return `expected a dilation of at most ${size}, the size that is pooled, where there is padding, but received ${step}`
+      }
+    }
+    return rank === 1 ? maxPool1d(given) : undefined
+  }
+}
+
+/** No elements in one dimension, and a walk through 2^62 in another. */
+function adaptivePool({ outputSize }: Given): string | undefined {
+  const wrong = asNumbers(outputSize).find((each) => each > 2 ** 24)
+  return wrong === undefined ? undefined : `expected outputSize to be at most ${2 ** 24}, but received ${wrong}`
+}
+
+const mostStep = 1 << 14
+
+/** The transposed form, which is the gradient of the other, takes time by the square of the step: minutes for 65536. */
+function convolution(given: Given): string | undefined {
+  for (const name of ['stride', 'dilation']) {
+    const wrong = asNumbers(given[name]).find((each) => each > mostStep)
+    if (wrong !== undefined) return `expected ${name} to be at most ${mostStep}, but received ${wrong}`
+  }
+  return undefined
+}
+
 /** A kernel that is larger than what it pools is walked through all the same. */
 function maxPool1d({ self, kernelSize, padding: around, dilation, ceilMode, stride }: Given): string | undefined {
   if (!isTensor(self) || self.ndim === 0) return undefined
@@ -610,6 +647,11 @@ function unflatten({ self, dim, sizes }: Given): string | undefined {
     : `expected sizes with the product ${size}, at most one of them -1, but received [${wanted.join(', ')}]`
 }
 
+/** The guards of the operators that there are for one, two and three dimensions. */
+function forEachRank(make: (rank: number) => [string, Guard][]): Record<string, Guard> {
+  return Object.fromEntries([1, 2, 3].flatMap(make))
+}
+
 const polynomials = [
   'chebyshev_polynomial_t',
   'chebyshev_polynomial_u',
@@ -663,13 +705,25 @@ const table: Readonly<Record<string, Guard>> = {
   gru_cell: recurrentCell(3),
   rnn_tanh_cell: recurrentCell(1),
   rnn_relu_cell: recurrentCell(1),
-  max_pool1d: maxPool1d,
-  max_pool1d_with_indices: maxPool1d,
+  ...forEachRank((rank) => [
+    [`max_pool${rank}d`, maxPool(rank)],
+    [`max_pool${rank}d_with_indices`, maxPool(rank)],
+  ]),
+  ...forEachRank((rank) => [
+    [`adaptive_avg_pool${rank}d`, adaptivePool],
+    [`adaptive_max_pool${rank}d`, adaptivePool],
+  ]),
+  ...forEachRank((rank) => [
+    [`conv${rank}d`, convolution],
+    [`conv_transpose${rank}d`, convolution],
+  ]),
+  convolution,
+  ...forEachRank((rank) => [
+    [`reflection_pad${rank}d`, padding],
+    [`replication_pad${rank}d`, padding],
+  ]),
   pad: padding,
   constant_pad_nd: padding,
-  ...Object.fromEntries(
-    [1, 2, 3].flatMap((rank) => [`reflection_pad${rank}d`, `replication_pad${rank}d`].map((name) => [name, padding])),
-  ),
   'random.from': randomFrom,
   'random_.from': randomFrom,
   'median.dim': median,

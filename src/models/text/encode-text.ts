@@ -4,10 +4,10 @@ import { checkIds, isAdapted, type KeyValue, type TextEncoder } from './encoder.
 import {
   type Execution,
   type PlanRequest,
+  type Pooling,
   planPacked,
   planPadded,
   planTree,
-  type Pooling,
   type TextPlan,
 } from './plan.js'
 import type { TextItem } from './prefix-tree.js'

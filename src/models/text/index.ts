@@ -1,16 +1,16 @@
-export { BertModel, type BertConfig, type BertOptions, bertRenames, readBertConfig } from './bert.js'
-export { encodeText, type EncodeTextOptions, planText, runPlan } from './encode-text.js'
+export { type BertConfig, BertModel, type BertOptions, bertRenames, readBertConfig } from './bert.js'
+export { type EncodeTextOptions, encodeText, planText, runPlan } from './encode-text.js'
 export type { KeyValue, RunningOptions, TextEncoder, TextInput, TextOutput } from './encoder.js'
-export { Conv1D, GPT2Model, type GPT2Config, gpt2Renames, readGPT2Config } from './gpt2.js'
+export { Conv1D, type GPT2Config, GPT2Model, gpt2Renames, readGPT2Config } from './gpt2.js'
 export type { AttentionLayout, AttentionPart } from './layout.js'
-export { LlamaModel, type LlamaConfig, llamaRenames, readLlamaConfig } from './llama.js'
+export { type LlamaConfig, LlamaModel, llamaRenames, readLlamaConfig } from './llama.js'
 export {
   buildTextModel,
-  loadTextModel,
   type LoadTextModelOptions,
+  loadTextModel,
   lowerMatrices,
-  textModelFrom,
   type TextModelOptions,
+  textModelFrom,
   textModelTypes,
 } from './load.js'
 export type { Execution, Pooling, TextPlan } from './plan.js'

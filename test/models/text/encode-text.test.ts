@@ -1,11 +1,11 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import {
-  encodeText,
   type EncodeTextOptions,
   type Execution,
+  encodeText,
   type KeyValue,
-  planText,
   type Pooling,
+  planText,
   type TextEncoder,
 } from '../../../src/models/text/index.js'
 import * as torch from '../../../src/torch/index.js'

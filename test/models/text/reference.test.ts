@@ -34,7 +34,7 @@ describe.each(['gpt2', 'gpt2-inverse-layer', 'llama'])('the case %s', (name) => 
     ['with attentions', { checkpointing: false, outputAttentions: true }],
   ])('gives the outputs and gradients of transformers, %s', async (_, { checkpointing, outputAttentions }) => {
     const given = openCase(name)
-    const model = await loadTextModel(given.folder + '/model', { trainable: true })
+    const model = await loadTextModel(`${given.folder}/model`, { trainable: true })
     model.running.checkpointing = checkpointing
     scope.run(() => {
       const inputIds = given.tensor('in.input_ids')

@@ -1,5 +1,5 @@
-import { buildTextModel } from '../../../src/models/text/load.js'
 import type { TextEncoder } from '../../../src/models/text/index.js'
+import { buildTextModel } from '../../../src/models/text/load.js'
 import * as torch from '../../../src/torch/index.js'
 
 const configs = {

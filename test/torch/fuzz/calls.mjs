@@ -191,12 +191,12 @@ export function tryCall(target, call) {
   torch.scope(() => {
     const given = attempt('call', () => perform(target, call))
     if (given === undefined) return
-    for (const tensor of new Set([...tensorsOf(given.result), ...tensorsOf(given.values)])) {
+    for (const tensor of new Set([...tensorsOf(given.result).slice(0, 8), ...tensorsOf(given.values)])) {
       attempt('reading', () => {
         if (tensor.isAlive && tensor.device === 'cpu' && tensor.numel() <= 65536) native.toTypedArray(tensor.handle)
       })
     }
-    for (const tensor of tensorsOf(given.result)) {
+    for (const tensor of tensorsOf(given.result).slice(0, 8)) {
       attempt('backward', () => {
         if (!tensor.isAlive || !tensor.requiresGrad || tensor.isMeta || tensor.numel() > 65536) return
         const total = torch.callOperator('aten::sum', tensor)

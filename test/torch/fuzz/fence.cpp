@@ -28,6 +28,8 @@ uint32_t heads[kClasses], counts[kClasses], capacities[kClasses];
 uint32_t* sizes[kClasses];
 bool low = false;
 size_t alignment = 16;
+uint32_t live = 0;
+constexpr uint32_t kMost = 20000;  // two mappings each, of the 65,530 that a process may have
 
 size_t slotBytes(int kind) { return ((size_t{1} << kind) + 1) * kPage; }
 
@@ -69,13 +71,14 @@ extern "C" int posix_memalign(void** result, size_t align, size_t size) {
   if (arenas == nullptr) start();
   int kind = 0;
   while (kPage << kind < size) ++kind;
-  if (counts[kind] == 0) {
+  if (counts[kind] == 0 || live == kMost) {
     *result = __libc_memalign(align, size);
     return *result == nullptr ? ENOMEM : 0;
   }
   const uint32_t slot = rings[kind][heads[kind]];
   heads[kind] = (heads[kind] + 1) % capacities[kind];
   counts[kind] -= 1;
+  live += 1;
   sizes[kind][slot] = static_cast<uint32_t>(size);
   char* block = arenas + kArena * kind + slotBytes(kind) * slot;
   const size_t room = kPage << kind;
@@ -107,4 +110,5 @@ extern "C" void free(void* pointer) {
   mprotect(block, room, PROT_NONE);
   rings[kind][(heads[kind] + counts[kind]) % capacities[kind]] = slot;
   counts[kind] += 1;
+  live -= 1;
 }
