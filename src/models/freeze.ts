@@ -11,13 +11,21 @@ const frozen = new WeakSet<Module>()
  */
 export function freeze<M extends Module>(model: M, { ownDropout = false }: { ownDropout?: boolean } = {}): M {
   model.requiresGrad_(false)
-  if (ownDropout) return model
+  if (ownDropout) {
+    // text models have a switch for it, off by default
+    if (hasRunningOptions(model)) model.running.ownDropout = true
+    return model
+  }
   for (const module of model.modules()) {
     // no value to write to: train() of a module around sets the fields of all its parts
     Object.defineProperty(module, 'training', { get: () => false, set: () => {}, enumerable: true, configurable: true })
     frozen.add(module)
   }
   return model
+}
+
+function hasRunningOptions(model: Module): model is Module & { running: { ownDropout: boolean } } {
+  return 'running' in model && typeof model.running === 'object' && model.running !== null
 }
 
 /** Undoes freeze(): all parameters require gradients, train() works again. The model stays in evaluation mode until then. */
