@@ -98,7 +98,13 @@ export class Operator {
 
   /** call([self, value]) without the array. */
   callBinary(self: Tensor, value: unknown): unknown {
-    const overload = this.binary[value instanceof Tensor ? TensorKind : kindOf(value)]
+    if (value instanceof Tensor) {
+      const overload = this.binary[TensorKind]
+      if (overload === undefined) return this.call([self, value])
+      const result = native.call(overload.id, self.handle, value.handle)
+      return overload.returnsTensor && result !== null ? wrap(result as number) : this.raise(overload, result, self)
+    }
+    const overload = this.binary[kindOf(value)]
     if (overload === undefined) return this.call([self, value])
     return this.raise(overload, native.call(overload.id, self.handle, lower(value)), self)
   }

@@ -14,6 +14,7 @@ export function camelCase(name: string): string {
 export class Overload {
   readonly id: number
   readonly returns: OperatorDescription['returns']
+  readonly returnsTensor: boolean
   readonly positional: readonly OperatorArgument[]
   readonly names: readonly string[]
   readonly isFactory: boolean
@@ -25,6 +26,7 @@ export class Overload {
   ) {
     this.id = description.id
     this.returns = description.returns
+    this.returnsTensor = description.returns === 'tensor'
     this.positional = description.arguments.filter((argument) => !argument.keywordOnly)
     this.names = description.arguments.map((argument) => camelCase(argument.name))
     this.isFactory = this.names.includes('pinMemory') && this.names.includes('dtype')
