@@ -4,13 +4,11 @@
 /** @type {readonly { pattern: RegExp, reason: string }[]} */
 export const hiddenNames = [
   { pattern: /^_/, reason: 'internal: names with a leading underscore may change in any release' },
-  { pattern: /^__/, reason: "Python's operators; and_, bitwise_and and the like have names" },
   { pattern: /(^|_)backward(_|$)/, reason: 'the gradient of another operator; autograd calls it' },
   {
-    pattern: /_double_backward|_backward_backward|_jvp$|_forward$(?<!log_sigmoid_forward)/,
+    pattern: /_double_backward|_backward_backward|_jvp$|_forward$/,
     reason: 'a piece of another operator that autograd calls',
   },
-  { pattern: /^log_sigmoid_forward$/, reason: 'a piece of log_sigmoid' },
   {
     pattern:
       /_copy$(?<!^index_copy)|_copy_$(?<!^index_copy_)|_scatter$(?<!^(masked|select|slice|diagonal|as_strided)_scatter)/,
@@ -37,9 +35,8 @@ export const hiddenNames = [
   },
   {
     pattern:
-      /^(lift|lift_fresh|alias|detach_copy|resolve_|set_data|data|output_nr|version|retains_grad|retain_grad|requires_grad_|is_leaf|backward|to|cpu|record_stream|rename|refine_names|align_|unify|names|special_modified_bessel|print|grad)/,
+      /^(lift|lift_fresh|alias|resolve_\w+|set_data|data|output_nr|retains_grad|retain_grad|requires_grad_|is_leaf|to|cpu|record_stream|rename_?|refine_names|align_\w+|grad)$/,
     reason: 'written by hand on Tensor, or bookkeeping of autograd and of names',
-    only: /^(lift|lift_fresh|alias|resolve_\w+|set_data|data|output_nr|retains_grad|retain_grad|requires_grad_|is_leaf|to|cpu|record_stream|rename_?|refine_names|align_\w+|grad)$/,
   },
   { pattern: /^(result_type|promote_types|can_cast)$/, reason: 'returns a dtype; promoteTypes is written by hand' },
   {

@@ -57,12 +57,7 @@ export function camelCase(name) {
 
 function isHidden(schema) {
   if (unsafeNames.some((each) => each.name === schema.name)) return true
-  if (
-    hiddenNames.some(
-      (each) => each.pattern.test(schema.name) && (each.only === undefined || each.only.test(schema.name)),
-    )
-  )
-    return true
+  if (hiddenNames.some((each) => each.pattern.test(schema.name))) return true
   return hiddenOverloads.some((each) => each.test(schema))
 }
 

@@ -1,4 +1,4 @@
-import { native } from './native.js'
+import { type Handle, native } from './native.js'
 import { recordStacks, stackOf } from './tensor.js'
 
 export interface MemoryCounters {
@@ -33,15 +33,17 @@ export function setDebug(enabled: boolean): void {
   recordStacks(enabled)
 }
 
+const describe = (handle: Handle): LiveTensor => ({
+  shape: native.shape(handle),
+  dtype: native.dtype(handle),
+  device: native.device(handle),
+  bytes: native.storageBytes(handle),
+  madeAt: stackOf(handle),
+})
+
 /** The live tensors of this thread; in debug mode with the place where each was made. */
 export function liveTensors(): LiveTensor[] {
-  return native.liveHandles().map((handle) => ({
-    shape: native.shape(handle),
-    dtype: native.dtype(handle),
-    device: native.device(handle),
-    bytes: native.storageBytes(handle),
-    madeAt: stackOf(handle),
-  }))
+  return native.liveHandles().map(describe)
 }
 
 /**
@@ -60,11 +62,5 @@ export function leaks(run: () => void): LiveTensor[] {
   return native
     .liveHandles()
     .filter((handle) => !before.has(handle))
-    .map((handle) => ({
-      shape: native.shape(handle),
-      dtype: native.dtype(handle),
-      device: native.device(handle),
-      bytes: native.storageBytes(handle),
-      madeAt: stackOf(handle),
-    }))
+    .map(describe)
 }
