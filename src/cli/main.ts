@@ -4,6 +4,7 @@ import { hideBin } from 'yargs/helpers'
 import { exitOnSignals } from '../setup/exit.js'
 import { packageVersion } from '../setup/install.js'
 import { packageRoot } from '../setup/paths.js'
+import * as convert from './convert.js'
 import * as doctor from './doctor.js'
 import * as inspect from './inspect.js'
 import * as params from './params.js'
@@ -17,6 +18,12 @@ function fail(message: string, error?: Error): never {
   process.exit(1)
 }
 
+// whoever reads our output may stop before its end: `cleft inspect FILE | head`
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error
+  process.exit(0)
+})
+
 exitOnSignals()
 await yargs(hideBin(process.argv))
   .scriptName('cleft')
@@ -25,6 +32,7 @@ await yargs(hideBin(process.argv))
   .command(setup.command, setup.describe, setup.builder, setup.handler)
   .command(doctor.command, doctor.describe, doctor.builder, doctor.handler)
   .command(inspect.command, inspect.describe, inspect.builder, inspect.handler)
+  .command(convert.command, convert.describe, convert.builder, convert.handler)
   .command(params.command, params.describe, params.builder, params.handler)
   .command(verify.command, verify.describe, verify.builder, verify.handler)
   .demandCommand(1, 'a command was expected, and none came')

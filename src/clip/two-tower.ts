@@ -65,6 +65,9 @@ export class TwoTower<TextInput> extends nn.Module {
   text_projection: Projection
   logit_scale: torch.nn.Parameter
   readonly imagePooling: ImagePooling
+  readonly embeddingWidth: number
+  readonly imageProjectionOptions: ProjectionOptions & Required<Pick<ProjectionOptions, 'kind'>>
+  readonly textProjectionOptions: ProjectionOptions & Required<Pick<ProjectionOptions, 'kind'>>
   readonly #textFeature: (input: TextInput) => Tensor
 
   constructor(options: TwoTowerOptions<TextInput>) {
@@ -73,6 +76,9 @@ export class TwoTower<TextInput> extends nn.Module {
     this.image = image
     this.text = text
     this.imagePooling = imagePooling
+    this.embeddingWidth = embeddingWidth
+    this.imageProjectionOptions = { ...options.imageProjection, kind: options.imageProjection?.kind ?? 'linear' }
+    this.textProjectionOptions = { ...options.textProjection, kind: options.textProjection?.kind ?? 'linear' }
     this.#textFeature = options.textFeature
     this.image_projection = makeProjection(image.featureWidth, embeddingWidth, options.imageProjection)
     this.text_projection = makeProjection(textWidth, embeddingWidth, options.textProjection)
@@ -109,6 +115,13 @@ export class TwoTower<TextInput> extends nn.Module {
     const textEmbedding = this.encodeText(texts)
     const { loss, scores } = contrastiveLoss(imageEmbedding, textEmbedding, this.logit_scale, options)
     return { loss, scores, imageEmbedding, textEmbedding }
+  }
+
+  /** Whether the projections and the temperature take gradients: what is neither encoder's. */
+  trainProjections(trainable = true): this {
+    for (const part of [this.image_projection, this.text_projection]) part.requiresGrad_(trainable)
+    this.logit_scale.requiresGrad_(trainable)
+    return this
   }
 
   /** Keeps exp(logit_scale) at 100 or below: to be called after each step of the optimizer. */

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, statSync } from 'node:fs'
+import { existsSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { quote } from '../torch/files/error.js'
 
@@ -45,6 +45,12 @@ export function readJsonObject(path: string): JsonObject {
     throw new TypeError(`expected a JSON object in '${path}', but it is something else`)
   }
   return value as JsonObject
+}
+
+/** Writes JSON to a file beside, then renames it: a crash leaves what was there. */
+export function writeJson(path: string, value: unknown): void {
+  writeFileSync(`${path}.part`, `${JSON.stringify(value, null, 2)}\n`)
+  renameSync(`${path}.part`, path)
 }
 
 /** Reads the config.json of a folder. */

@@ -1,12 +1,29 @@
 /*
  * Models: image and text encoders with their published weights.
  */
-export { type Config, consoleLogger, type JsonObject, type Logger, readConfig } from './config.js'
+export {
+  CONFIG_NAME,
+  type Config,
+  consoleLogger,
+  type JsonObject,
+  type Logger,
+  readConfig,
+  readJsonObject,
+  writeJson,
+} from './config.js'
 export { freeze, unfreeze } from './freeze.js'
 export { hubCacheFolder, hubSnapshot } from './hub.js'
 export * from './image/index.js'
 export { findPreset, listPresets, type Preset } from './presets.js'
-export { type BuildModelOptions, buildModel, fromPretrained, type PretrainedOptions } from './pretrained.js'
+export {
+  type BuildModelOptions,
+  buildModel,
+  fromPretrained,
+  fromSource,
+  type PretrainedOptions,
+  pretrainedFolder,
+  readNamedConfig,
+} from './pretrained.js'
 export { type ModelLoader, registerModel } from './registry.js'
 export { invertTable, type RenameRule, type RenameTable } from './renames.js'
 export * from './text/index.js'
@@ -16,6 +33,7 @@ export {
   loadWeights,
   openWeights,
   renameSource,
+  selectSource,
   type WeightSource,
   WeightsMismatchError,
 } from './weights.js'

@@ -84,6 +84,11 @@ async function find(name: string, options: PretrainedOptions): Promise<Found> {
   )
 }
 
+/** The folder with the weights of a folder, a preset or a repository of the hub; downloaded where it is not there. */
+export async function pretrainedFolder(name: string, options: PretrainedOptions = {}): Promise<string> {
+  return (await find(name, options)).folder
+}
+
 function configOf({ folder, preset }: Found, { config = {}, logger = consoleLogger }: PretrainedOptions): Config {
   const own: JsonObject = existsSync(join(folder, CONFIG_NAME)) ? readConfig(folder) : {}
   // timm's config.json, say, has no model_type
@@ -119,6 +124,23 @@ export async function fromPretrained(name: string, options: PretrainedOptions = 
   }
 }
 
+/**
+ * The model of a config, filled from tensors that are there already, under its published names: part of another
+ * checkpoint, say. In evaluation mode; the source stays open.
+ *
+ * @param base what config.json would say; a preset or a folder with one
+ */
+export async function fromSource(
+  base: string | JsonObject,
+  source: WeightSource,
+  options: PretrainedOptions = {},
+): Promise<torch.nn.Module> {
+  await registerOnce()
+  const own = typeof base === 'string' ? readNamedConfig(base, options) : base
+  const model = modelFrom(new Config({ ...own, ...options.config }, options.logger), source, options)
+  return options.frozen ? freeze(model, options) : model
+}
+
 /** The model of a config, filled from a source: in evaluation mode. */
 function modelFrom(config: Config, source: WeightSource, options: PretrainedOptions): torch.nn.Module {
   const { dtype = torch.getDefaultDtype(), device } = options
@@ -144,18 +166,19 @@ function modelFrom(config: Config, source: WeightSource, options: PretrainedOpti
 export async function buildModel(name: string | JsonObject, options: BuildModelOptions = {}): Promise<torch.nn.Module> {
   const { dtype, device, logger = consoleLogger } = options
   await registerOnce()
-  const base = typeof name === 'string' ? configOfName(name, options) : name
+  const base = typeof name === 'string' ? readNamedConfig(name, options) : name
   const config = new Config({ ...base, ...options.config }, logger)
   const model = nn.construct({ dtype, device }, () => loaderOf(config.modelType).build(config, options))
   config.finish()
   return model
 }
 
-function configOfName(name: string, options: BuildModelOptions): JsonObject {
+/** The config.json of a folder, or what a preset has in its place. */
+export function readNamedConfig(name: string, options: Pick<BuildModelOptions, 'presetFolders'> = {}): JsonObject {
   if (existsSync(join(name, CONFIG_NAME))) return readConfig(name)
   const preset = findPreset(name, options.presetFolders)
   if (preset !== null) return preset.config
   throw new Error(
-    `buildModel: expected a folder with ${CONFIG_NAME} or a preset (${listPresets(options.presetFolders).join(', ')}), but received '${name}'`,
+    `expected a folder with ${CONFIG_NAME} or a preset (${listPresets(options.presetFolders).join(', ')}), but received '${name}'`,
   )
 }

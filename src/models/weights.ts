@@ -138,12 +138,22 @@ export function fromTensors(tensors: ReadonlyMap<string, Tensor>, path = 'the gi
   }
 }
 
-/** A source under other names: what `cleft convert` writes. Nothing is read before a tensor is asked for. */
+/** A source under other names. Nothing is read before a tensor is asked for. */
 export function renameSource(source: WeightSource, tables: readonly RenameTable[]): WeightSource {
   const { recipes, conflicts } = planRenames(source.names, tables)
   if (conflicts.length > 0) {
     throw new RangeError(`expected each name once after renaming, but there would be ${conflicts.join('; ')}`)
   }
+  return sourceOf(source, recipes)
+}
+
+/** Some of a source's tensors under other names, by new name: part of a checkpoint that holds several models. */
+export function selectSource(source: WeightSource, oldNames: ReadonlyMap<string, string>): WeightSource {
+  return sourceOf(source, new Map([...oldNames].map(([name, old]) => [name, { kind: 'source', name: old }])))
+}
+
+/** It is closed with the source that it is made of. */
+function sourceOf(source: WeightSource, recipes: ReadonlyMap<string, Recipe>): WeightSource {
   const recipeOf = (name: string): Recipe => {
     const recipe = recipes.get(name)
     if (recipe === undefined) throw new RangeError(`expected a tensor ${quote(name)}, but there is none after renaming`)
@@ -154,8 +164,17 @@ export function renameSource(source: WeightSource, tables: readonly RenameTable[
     names: [...recipes.keys()],
     has: (name) => recipes.has(name),
     tensor: (name) => torch.scope(() => make(recipeOf(name), source)),
+    shape: (name) => shapeOfRecipe(recipeOf(name), (each) => shapeIn(source, each)) ?? [],
+    read(name, into) {
+      const recipe = recipeOf(name)
+      return recipe.kind === 'source' && (source.read?.(recipe.name, into) ?? false)
+    },
     close: () => source.close?.(),
   }
+}
+
+function shapeIn(source: WeightSource, name: string): readonly number[] {
+  return source.shape?.(name) ?? torch.scope(() => source.tensor(name).shape)
 }
 
 export interface LoadWeightsOptions {
@@ -193,8 +212,9 @@ export function loadWeights(module: torch.nn.Module, source: WeightSource, optio
   const { rename = [], dtype, device, optional = {} } = options
   const targets = targetsOf(module)
   const { recipes, conflicts } = planRenames(source.names, rename)
-  const shapeOf = (name: string) => source.shape?.(name) ?? torch.scope(() => source.tensor(name).shape)
-  const shapes = new Map([...recipes].map(([name, recipe]) => [name, shapeOfRecipe(recipe, shapeOf)]))
+  const shapes = new Map(
+    [...recipes].map(([name, recipe]) => [name, shapeOfRecipe(recipe, (each) => shapeIn(source, each))]),
+  )
   const fillOf = (name: string) => Object.entries(optional).find(([template]) => fitsTemplate(template, name))?.[1]
 
   // a tied tensor needs one of its names only

@@ -62,6 +62,11 @@ async function readTensors(folder: string): Promise<Map<string, Tensor>> {
   )
 }
 
+/** What an adapter's folder holds, before any model. The tensors are the caller's. */
+export async function readAdapterFiles(folder: string): Promise<{ json: JsonObject; tensors: Map<string, Tensor> }> {
+  return { json: readJson(join(folder, 'adapter_config.json')), tensors: await readTensors(folder) }
+}
+
 const shown = (names: readonly string[]): string =>
   names.length > 12 ? `${names.slice(0, 12).join(', ')} and ${names.length - 12} more` : names.join(', ')
 
@@ -271,10 +276,10 @@ export async function loadAdapter(
 ): Promise<AdaptedModel> {
   const { name = 'default', trainable = false, dtype, warn = (line) => process.emitWarning(line) } = options
   const where = `loadAdapter (${folder})`
-  const { config, file } = readAdapterConfig(readJson(join(folder, 'adapter_config.json')), where, warn)
-  const typed = 'dtype' in config ? { ...config, dtype: dtype ?? null } : config
-  const tensors = await readTensors(folder)
+  const { json, tensors } = await readAdapterFiles(folder)
   try {
+    const { config, file } = readAdapterConfig(json, where, warn)
+    const typed = 'dtype' in config ? { ...config, dtype: dtype ?? null } : config
     return putOn(model, typed, file, tensors, where, { name, trainable })
   } finally {
     torch.dispose(tensors)

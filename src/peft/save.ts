@@ -1,10 +1,11 @@
-import { mkdirSync, renameSync, writeFileSync } from 'node:fs'
+import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
+import { writeJson } from '../models/config.js'
 import * as torch from '../torch/index.js'
 import { adapt } from './adapt.js'
 import { keptTriplets } from './attach.js'
 import type { AdaLoraConfig, AdapterConfig, Resolved } from './config.js'
-import { type Json, writeAdapterConfig } from './config-file.js'
+import { type Json, type JsonObject, writeAdapterConfig } from './config-file.js'
 import { asTextEncoder, headPrefixOf, isTextEncoder, places } from './host.js'
 import { fileKey } from './keys.js'
 import { linearOf } from './linear.js'
@@ -151,27 +152,35 @@ function modelSizes(
   }
 }
 
-/** Writes adapter_config.json and adapter_model.safetensors as Python's peft does, each beside and then renamed. */
-export function saveAdapter(model: torch.nn.Module, folder: string, options: SaveAdapterOptions = {}): void {
+/** What adapter_config.json says of an adapter. `headPrefix` as in {@link SaveAdapterOptions}. */
+export function adapterJson(
+  model: torch.nn.Module,
+  name = 'default',
+  headPrefix = headPrefixOf(unwrap(model)),
+): JsonObject {
   const adapted = adapt(model)
-  const { name = 'default', headPrefix = headPrefixOf(adapted.model), format = 'safetensors' } = options
   const adapter = adapted.adapter(name)
   const { config } = adapter
-  const json = writeAdapterConfig(config, {
+  return writeAdapterConfig(config, {
     ...fileTargets(adapted.model, adapter, headPrefix),
     ...modelSizes(adapted.model, config, adapter.paths),
     task_type: taskType(adapted.model, config.taskType, headPrefix),
     ...(config.kind === 'adalora' ? { rank_pattern: renamedPattern(adapted, name, headPrefix) } : {}),
   })
+}
+
+/** Writes adapter_config.json and adapter_model.safetensors as Python's peft does, each beside and then renamed. */
+export function saveAdapter(model: torch.nn.Module, folder: string, options: SaveAdapterOptions = {}): void {
+  const adapted = adapt(model)
+  const { name = 'default', headPrefix = headPrefixOf(adapted.model), format = 'safetensors' } = options
+  const json = adapterJson(adapted, name, headPrefix)
   mkdirSync(folder, { recursive: true })
   torch.scope(() => {
     const state = adapterState(adapted, name, headPrefix)
     if (format === 'safetensors') torch.saveSafetensors(state, join(folder, 'adapter_model.safetensors'))
     else torch.save(state, join(folder, 'adapter_model.bin'))
   })
-  const path = join(folder, 'adapter_config.json')
-  writeFileSync(`${path}.part`, `${JSON.stringify(json, null, 2)}\n`)
-  renameSync(`${path}.part`, path)
+  writeJson(join(folder, 'adapter_config.json'), json)
 }
 
 /** AdaLoRA's pattern under the paths that the file has. */

@@ -1,7 +1,9 @@
+import { existsSync } from 'node:fs'
 import { contrastiveLoss, retrievalAccuracy } from '../../clip/loss.js'
-import { TwoTower } from '../../clip/two-tower.js'
+import { loadPublished } from '../../clip/published.js'
+import { TextTower } from '../../clip/text-tower.js'
 import { imageEncoderFromPretrained } from '../../models/image/index.js'
-import { type Execution, encodeText } from '../../models/text/index.js'
+import type { Execution } from '../../models/text/index.js'
 import * as torch from '../../torch/index.js'
 import type { ReferenceCase } from './case.js'
 import type { Comparison } from './comparison.js'
@@ -21,23 +23,16 @@ function ragged(ids: torch.Tensor, mask: torch.Tensor): number[][] {
   })
 }
 
-/** A whole CLEFT step, with each execution of the text encoder. */
+/** A whole CLEFT step, with each execution of the text encoder; also from the published code's checkpoint where it is there. */
 export async function verifyContrastiveStep(reference: ReferenceCase, comparison: Comparison): Promise<void> {
   const image = await imageEncoderFromPretrained(reference.path('image'))
   const text = await openTextModel(reference, 'text')
-  const [ids, mask] = [reference.tensor('in.input_ids'), reference.tensor('in.attention_mask')]
-  const sequences = ragged(ids, mask)
-  const maximumLength = ids.size(1)
-  let execution: Execution = 'padded'
-  const embeddingWidth = reference.tensor('in.image_proj.bias').size(0)
-  const model = new TwoTower<readonly number[][]>({
+  const model = new TextTower({
     image,
     text,
-    textWidth: text.width,
-    embeddingWidth,
-    textFeature: (texts) => encodeText(text, texts, { pool: 'first-pad', padToken: 0, maximumLength, execution }),
+    embeddingWidth: reference.tensor('in.image_proj.bias').size(0),
+    maximumLength: reference.tensor('in.input_ids').size(1),
   })
-  model.eval()
   torch.noGrad(() => {
     for (const part of ['weight', 'bias'] as const) {
       new Map(model.image_projection.namedParameters()).get(part)?.copy_(reference.tensor(`in.image_proj.${part}`))
@@ -45,27 +40,42 @@ export async function verifyContrastiveStep(reference: ReferenceCase, comparison
     }
     model.logit_scale.copy_(reference.tensor('in.logit_scale'))
   })
-  for (const each of executions) {
-    execution = each
+  compareStep(model.eval(), reference, comparison, '')
+  model.dispose()
+  if (!existsSync(reference.path('official.ckpt'))) return
+  const { model: published } = await loadPublished(reference.path('official.ckpt'), {
+    image: reference.path('image'),
+    text: reference.path('text'),
+    trainable: true,
+  })
+  published.encoding.maximumLength = reference.tensor('in.input_ids').size(1)
+  compareStep(published, reference, comparison, 'official.ckpt, ')
+  published.dispose()
+}
+
+function compareStep(model: TextTower, reference: ReferenceCase, comparison: Comparison, prefix: string): void {
+  const sequences = ragged(reference.tensor('in.input_ids'), reference.tensor('in.attention_mask'))
+  for (const execution of executions) {
+    const where = `${prefix}${execution}`
+    model.encoding.execution = execution
     model.zeroGrad()
     torch.scope(() => {
       const found = model.forward(reference.tensor('in.pixel_values'), sequences)
       found.loss.backward()
-      comparison.output(`${each}: loss`, found.loss, reference.tensor('out.loss'))
-      comparison.output(`${each}: scores`, found.scores, reference.tensor('out.scores'))
-      comparison.output(`${each}: image embedding`, found.imageEmbedding, reference.tensor('out.image_embedding'))
-      comparison.output(`${each}: text embedding`, found.textEmbedding, reference.tensor('out.text_embedding'))
-      compareGradients(comparison, reference, image, 'image.')
-      compareGradients(comparison, reference, text, 'text.')
+      comparison.output(`${where}: loss`, found.loss, reference.tensor('out.loss'))
+      comparison.output(`${where}: scores`, found.scores, reference.tensor('out.scores'))
+      comparison.output(`${where}: image embedding`, found.imageEmbedding, reference.tensor('out.image_embedding'))
+      comparison.output(`${where}: text embedding`, found.textEmbedding, reference.tensor('out.text_embedding'))
+      compareGradients(comparison, reference, model.image, 'image.')
+      compareGradients(comparison, reference, model.text!, 'text.')
       const own = new Map(model.namedParameters())
       const gradient = (ours: string, theirs: string) =>
-        comparison.gradient(`${each}: ${theirs}`, own.get(ours)?.grad ?? null, reference.tensor(`grad.${theirs}`))
+        comparison.gradient(`${where}: ${theirs}`, own.get(ours)?.grad ?? null, reference.tensor(`grad.${theirs}`))
       gradient('image_projection.weight', 'image_proj.weight')
       gradient('text_projection.weight', 'text_proj.weight')
       gradient('logit_scale', 'logit_scale')
     })
   }
-  model.dispose()
 }
 
 export function verifyContrastiveLoss(reference: ReferenceCase, comparison: Comparison): void {

@@ -326,9 +326,14 @@ function isChunked(names: readonly string[]): boolean {
   return names.some((name) => /(^|\.)blocks\.\d+\.\d+\./.test(name))
 }
 
+/** From each of the layouts that checkpoints have to transformers' names, by the names that are there. */
+export function dinov2Renames(names: readonly string[]): readonly RenameTable[] {
+  return [wrappers, ...(isChunked(names) ? [chunks] : []), hubLayout, memoryLayout]
+}
+
 export const dinov2Loader: ModelLoader<Dinov2> = {
   build: (config) => new Dinov2(readDinov2Config(config)),
-  rename: (names) => [wrappers, ...(isChunked(names) ? [chunks] : []), hubLayout, memoryLayout],
+  rename: dinov2Renames,
   optional: { 'embeddings.mask_token': 0 },
   loaded: (model, names) => {
     if (isHubLayout(names) && model.registerCount === 0) model.positions = 'scale-offset'

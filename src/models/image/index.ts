@@ -28,7 +28,7 @@ export async function imageEncoderFromPretrained(name: string, options: Pretrain
 }
 
 export { ClipVit } from './clip-vit.js'
-export { Dinov2, hubLayout as dinov2HubLayout } from './dinov2.js'
+export { Dinov2, dinov2Renames, hubLayout as dinov2HubLayout } from './dinov2.js'
 export {
   type Block,
   dropPatches,

@@ -1,0 +1,220 @@
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync } from 'node:fs'
+import { isAbsolute, join } from 'node:path'
+import { z } from 'zod'
+import { ImageEncoder } from '../models/image/index.js'
+import {
+  fromSource,
+  type JsonObject,
+  type Logger,
+  loadWeights,
+  openWeights,
+  type PretrainedOptions,
+  pretrainedFolder,
+  readJsonObject,
+  selectSource,
+  type WeightSource,
+  writeJson,
+} from '../models/index.js'
+import type { TextEncoder } from '../models/text/index.js'
+import { AdaptedModel, adapt, adapterJson, adapterState, loadAdapterState, readAdapterConfig } from '../peft/index.js'
+import * as torch from '../torch/index.js'
+import { TextTower } from './text-tower.js'
+
+/*
+ * Our model folder: config.json says what the model is, trainable.safetensors has everything of it but the frozen language
+ * model, which is named and fingerprinted.
+ */
+
+const projection = z.object({ kind: z.enum(['linear', 'mlp']), hiddenWidth: z.number().int().positive().optional() })
+const towerConfig = z.record(z.string(), z.unknown())
+
+const modelConfig = z.object({
+  format: z.literal('cleft-model'),
+  version: z.literal(1),
+  embeddingWidth: z.number().int().positive(),
+  image: z.object({
+    /** What config.json of the image encoder says. */
+    config: towerConfig,
+    pooling: z.enum(['mean-prenorm', 'cls', 'mean-patches', 'pooled']),
+    projection,
+  }),
+  text: z.object({
+    config: towerConfig,
+    /** The frozen language model: a preset, a repository of the hub, or a folder (relative to this one, or absolute). */
+    weights: z.object({ name: z.string(), fingerprint: z.string() }),
+    /** adapter_config.json by adapter, as peft has it. */
+    adapters: z.record(z.string(), z.record(z.string(), z.unknown())),
+    active: z.array(z.string()),
+    pooling: z.enum(['first-pad', 'last-token', 'cls', 'mean']),
+    padToken: z.number().int().nonnegative(),
+    maximumLength: z.number().int().positive(),
+    projection,
+  }),
+})
+
+export type ModelConfig = z.infer<typeof modelConfig>
+
+export const MODEL_CONFIG = 'config.json'
+export const TRAINABLE = 'trainable.safetensors'
+const adapterPrefix = (name: string) => `text_adapters.${name}.`
+
+/** Whether a folder is a model of ours. */
+export function isModelFolder(folder: string): boolean {
+  const path = join(folder, MODEL_CONFIG)
+  return existsSync(path) && existsSync(join(folder, TRAINABLE)) && readJsonObject(path).format === 'cleft-model'
+}
+
+/**
+ * SHA-256 over names, shapes and 64 values of each tensor, spread evenly: tells models apart at the cost of a few pages
+ * a tensor, whatever the size.
+ */
+export function fingerprint(source: WeightSource): string {
+  const hash = createHash('sha256')
+  for (const name of [...source.names].sort()) {
+    torch.scope(() => {
+      const flat = source.tensor(name).detach().flatten()
+      const count = Math.min(64, flat.numel())
+      const at = Array.from({ length: count }, (_, k) => Math.floor((k * flat.numel()) / count))
+      hash.update(JSON.stringify([name, source.shape?.(name) ?? source.tensor(name).shape]))
+      if (count > 0) {
+        const values = flat.indexSelect(0, torch.tensor(at, { dtype: 'int64' })).to('float32')
+        hash.update(new Uint8Array((values.toTypedArray() as Float32Array).buffer))
+      }
+    })
+  }
+  return hash.digest('hex')
+}
+
+export interface SaveModelOptions {
+  imageConfig: JsonObject
+  textConfig: JsonObject
+  /** Where the frozen language model is: a preset, the hub's name, or a folder. */
+  textWeights: { name: string; fingerprint: string }
+}
+
+/** Writes config.json and trainable.safetensors, each beside and then renamed. */
+export function saveModel(folder: string, model: TextTower, options: SaveModelOptions): void {
+  const { text } = model
+  if (text === null) throw new TypeError('saveModel: expected a model with a language model, but it has none')
+  const adapted = text instanceof AdaptedModel ? text : null
+  const adapters = [...(adapted?.adapters.keys() ?? [])]
+  const { pool, padToken = 0, maximumLength } = model.encoding
+  const config: ModelConfig = {
+    format: 'cleft-model',
+    version: 1,
+    embeddingWidth: model.embeddingWidth,
+    image: {
+      config: { ...options.imageConfig },
+      pooling: model.imagePooling,
+      projection: model.imageProjectionOptions,
+    },
+    text: {
+      config: { ...options.textConfig },
+      weights: options.textWeights,
+      adapters: Object.fromEntries(adapters.map((name) => [name, { ...adapterJson(text, name) }])),
+      active: [...(adapted?.active ?? [])],
+      pooling: pool,
+      padToken,
+      maximumLength: maximumLength ?? (text as TextEncoder).maximumPositions,
+      projection: model.textProjectionOptions,
+    },
+  }
+  mkdirSync(folder, { recursive: true })
+  torch.scope(() => {
+    const state = new Map<string, torch.Tensor>()
+    for (const [name, tensor] of model.stateDict()) if (!name.startsWith('text.')) state.set(name, tensor)
+    for (const name of adapters) {
+      for (const [key, tensor] of adapterState(text, name)) state.set(adapterPrefix(name) + key, tensor)
+    }
+    torch.saveSafetensors(state, join(folder, TRAINABLE))
+  })
+  writeJson(join(folder, MODEL_CONFIG), config)
+}
+
+export interface LoadModelOptions extends Pick<PretrainedOptions, 'device' | 'dtype'> {
+  /** The frozen language model, where it is no longer at the place that the folder names. */
+  textFolder?: string
+  /** Whether what is not frozen takes gradients. Default: false. */
+  trainable?: boolean
+  logger?: Logger
+}
+
+/**
+ * Reads a model folder, and the frozen language model that it names.
+ *
+ * @throws where the language model is another than the one that the model was trained with
+ */
+export async function loadModel(folder: string, options: LoadModelOptions = {}): Promise<TextTower> {
+  const path = join(folder, MODEL_CONFIG)
+  const parsed = modelConfig.safeParse(readJsonObject(path))
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues
+    throw new TypeError(
+      `expected '${path}' to describe a cleft model, but at ${issue?.path.join('.') || 'its top'}: ${issue?.message}; is this a model folder of ours?`,
+    )
+  }
+  const config = parsed.data
+  const { trainable = false } = options
+  const source = await openWeights(join(folder, TRAINABLE))
+  try {
+    const image = await fromSource(config.image.config, under(source, 'image.'), options)
+    if (!(image instanceof ImageEncoder)) {
+      throw new TypeError(`${path}: expected an image encoder, but it is a ${image.constructor.name}`)
+    }
+    image.requiresGrad_(trainable)
+    const text = await languageModel(folder, config, options)
+    return torch.scope(() => {
+      for (const [name, json] of Object.entries(config.text.adapters)) {
+        const own = under(source, adapterPrefix(name))
+        const state = new Map(own.names.map((each) => [each, own.tensor(each)]))
+        const { config: adapter } = readAdapterConfig(json as never, path, (line) => options.logger?.warn(line))
+        loadAdapterState(text, adapter, state, { name, trainable })
+      }
+      const { active, pooling, padToken, maximumLength } = config.text
+      const adapted = active.length === 0 ? text : adapt(text).setAdapter(active, { trainable })
+      const model = new TextTower({
+        image,
+        text: adapted,
+        embeddingWidth: config.embeddingWidth,
+        imagePooling: config.image.pooling,
+        imageProjection: config.image.projection,
+        textProjection: config.text.projection,
+        pooling,
+        padToken,
+        maximumLength,
+      })
+      for (const part of ['image_projection', 'text_projection'] as const) {
+        loadWeights(model[part], under(source, `${part}.`), options)
+      }
+      torch.noGrad(() => model.logit_scale.copy_(source.tensor('logit_scale')))
+      return model.trainProjections(trainable).eval()
+    })
+  } finally {
+    source.close?.()
+  }
+}
+
+async function languageModel(folder: string, { text }: ModelConfig, options: LoadModelOptions): Promise<TextEncoder> {
+  const { name } = text.weights
+  const beside = join(folder, name)
+  const place = options.textFolder ?? (!isAbsolute(name) && existsSync(beside) ? beside : name)
+  const source = await openWeights(await pretrainedFolder(place))
+  try {
+    const found = fingerprint(source)
+    if (found !== text.weights.fingerprint) {
+      throw new RangeError(
+        `expected the language model that '${folder}' was trained with (fingerprint ${text.weights.fingerprint.slice(0, 12)}), but '${place}' is another one (${found.slice(0, 12)}); give its folder by textFolder`,
+      )
+    }
+    return (await fromSource(text.config, source, { ...options, frozen: true })) as unknown as TextEncoder
+  } finally {
+    source.close?.()
+  }
+}
+
+/** The tensors whose names begin so, without it. */
+function under(source: WeightSource, prefix: string): WeightSource {
+  const own = source.names.filter((name) => name.startsWith(prefix))
+  return selectSource(source, new Map(own.map((name) => [name.slice(prefix.length), name])))
+}
