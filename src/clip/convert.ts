@@ -2,13 +2,14 @@ import { copyFileSync, existsSync, mkdirSync, statSync } from 'node:fs'
 import { extname, join } from 'node:path'
 import {
   CONFIG_NAME,
+  configText,
   dinov2HubLayout,
   dinov2Renames,
+  exactJson,
   invertTable,
   type JsonObject,
+  jsonText,
   openWeights,
-  readJsonObject,
-  readNamedConfig,
   renameSource,
   type WeightSource,
   writeJson,
@@ -56,8 +57,9 @@ export async function convert(input: string, out: string, options: ConvertOption
   if (statSync(input).isDirectory()) {
     if (isModelFolder(input)) {
       const model = await loadModel(input, { logger: options.logger, dtype: 'auto' })
-      const { image, text } = readJsonObject(join(input, CONFIG_NAME)) as { image: Tower; text: Tower }
-      return writeParts('cleft', { model, imageConfig: image.config, textConfig: text.config }, null, out, options)
+      const { image, text } = exactJson(configText(input)) as { image: Tower; text: Tower }
+      const configs = { imageConfig: jsonText(image.config), textConfig: jsonText(text.config) }
+      return writeParts('cleft', { model, ...configs }, null, out, options)
     }
     if (existsSync(join(input, 'adapter_config.json'))) return convertAdapter(input, out, options)
   }
@@ -77,8 +79,8 @@ interface Tower {
 
 interface Whole {
   model: TextTower
-  imageConfig: JsonObject
-  textConfig: JsonObject
+  imageConfig: string
+  textConfig: string
 }
 
 function refuse(from: string, to: Layout, possible: readonly Layout[]): never {
@@ -168,11 +170,10 @@ function convertWeights(
   return { from: 'weights', to, files }
 }
 
-/** config.json as it was given, else that of the input's folder, else none. */
-function configOf(folder: string | null, given: string | JsonObject | undefined): JsonObject | null {
-  if (given !== undefined) return typeof given === 'string' ? readNamedConfig(given) : given
-  const path = folder === null ? null : join(folder, CONFIG_NAME)
-  return path !== null && existsSync(path) ? readJsonObject(path) : null
+/** The text of config.json as it was given, else that of the input's folder, else none. */
+function configOf(folder: string | null, given: string | JsonObject | undefined): string | null {
+  if (given !== undefined) return configText(given)
+  return folder !== null && existsSync(join(folder, CONFIG_NAME)) ? configText(folder) : null
 }
 
 /** An adapter's tensors under the names that peft writes today. */
@@ -204,12 +205,13 @@ function* tensorsOf(source: WeightSource): State {
   for (const name of source.names) yield [name, source.tensor(name)]
 }
 
-function writeFolder(folder: string, config: JsonObject | null, state: State, dtype?: torch.DType): string[] {
+function writeFolder(folder: string, config: string | null, state: State, dtype?: torch.DType): string[] {
   mkdirSync(folder, { recursive: true })
   const files = [writeFile(join(folder, TENSORS), state, dtype)]
   if (config === null) return files
   const path = join(folder, CONFIG_NAME)
-  writeJson(path, dtype === undefined ? config : { ...config, dtype })
+  const exact = exactJson(config)
+  writeJson(path, dtype === undefined ? exact : { ...exact, dtype })
   return [...files, path]
 }
 

@@ -4,8 +4,8 @@ import { isAbsolute, join } from 'node:path'
 import { z } from 'zod'
 import { ImageEncoder } from '../models/image/index.js'
 import {
+  exactJson,
   fromSource,
-  type JsonObject,
   type Logger,
   loadWeights,
   openWeights,
@@ -27,7 +27,7 @@ import { TextTower } from './text-tower.js'
  */
 
 const projection = z.object({ kind: z.enum(['linear', 'mlp']), hiddenWidth: z.number().int().positive().optional() })
-const towerConfig = z.record(z.string(), z.unknown())
+const towerConfig = z.record(z.string(), z.unknown()).readonly()
 
 const modelConfig = z.object({
   format: z.literal('cleft-model'),
@@ -87,8 +87,9 @@ export function fingerprint(source: WeightSource): string {
 }
 
 export interface SaveModelOptions {
-  imageConfig: JsonObject
-  textConfig: JsonObject
+  /** The text of each tower's config.json. */
+  imageConfig: string
+  textConfig: string
   /** Where the frozen language model is: a preset, the hub's name, or a folder. */
   textWeights: { name: string; fingerprint: string }
 }
@@ -105,12 +106,12 @@ export function saveModel(folder: string, model: TextTower, options: SaveModelOp
     version: 1,
     embeddingWidth: model.embeddingWidth,
     image: {
-      config: { ...options.imageConfig },
+      config: exactJson(options.imageConfig),
       pooling: model.imagePooling,
       projection: model.imageProjectionOptions,
     },
     text: {
-      config: { ...options.textConfig },
+      config: exactJson(options.textConfig),
       weights: options.textWeights,
       adapters: Object.fromEntries(adapters.map((name) => [name, { ...adapterJson(text, name) }])),
       active: [...(adapted?.active ?? [])],

@@ -1,5 +1,6 @@
 import { ImageEncoder } from '../models/image/index.js'
 import {
+  configText,
   findPreset,
   fromSource,
   type JsonObject,
@@ -7,7 +8,6 @@ import {
   listPresets,
   loadWeights,
   openWeights,
-  readNamedConfig,
   selectSource,
   type WeightSource,
 } from '../models/index.js'
@@ -129,9 +129,9 @@ export interface PublishedOptions {
 /** A published model, put together. */
 export interface PublishedModel {
   model: TextTower
-  /** What config.json of each tower says. */
-  imageConfig: JsonObject
-  textConfig: JsonObject
+  /** The text of each tower's config.json. */
+  imageConfig: string
+  textConfig: string
 }
 
 /**
@@ -160,12 +160,15 @@ async function assemble(parts: PublishedParts, options: PublishedOptions): Promi
   const { trainable = false, dtype = 'auto', logger } = options
   const imageConfig = await towerConfig('image', options.image, parts.image)
   const textConfig = await towerConfig('text', options.text, parts.text)
-  const image = await fromSource(imageConfig, parts.image, { dtype, logger })
+  const image = await fromSource(JSON.parse(imageConfig) as JsonObject, parts.image, { dtype, logger })
   if (!(image instanceof ImageEncoder)) {
     throw new TypeError(`expected an image encoder for 'image', but it is a ${image.constructor.name}`)
   }
   image.requiresGrad_(trainable)
-  const plain = (await fromSource(textConfig, parts.text, { dtype, logger })) as unknown as TextEncoder
+  const plain = (await fromSource(JSON.parse(textConfig) as JsonObject, parts.text, {
+    dtype,
+    logger,
+  })) as unknown as TextEncoder
   plain.requiresGrad_(false)
   const text = torch.scope(() => putAdapters(plain, parts, options))
   const projection = (from: WeightSource): ProjectionOptions =>
@@ -193,14 +196,14 @@ async function towerConfig(
   kind: 'image' | 'text',
   given: string | JsonObject | undefined,
   source: WeightSource,
-): Promise<JsonObject> {
-  if (given !== undefined) return typeof given === 'string' ? readNamedConfig(given) : given
+): Promise<string> {
+  if (given !== undefined) return configText(given)
   const tried: string[] = []
   for (const name of listPresets()) {
     const preset = findPreset(name)
     if (preset?.kind !== kind) continue
     tried.push(name)
-    if (await fits(preset.config, source)) return preset.config
+    if (await fits(preset.config, source)) return configText(name)
   }
   throw new RangeError(
     `expected the ${kind} tower of '${source.path}' to be one of ${tried.join(', ')}, but its tensors are another model's; give its config.json (--${kind} FOLDER)`,

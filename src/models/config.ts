@@ -1,5 +1,6 @@
 import { existsSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { parse as parseExact, stringify as stringifyExact } from 'lossless-json'
 import { quote } from '../torch/files/error.js'
 
 /** Where warnings go. */
@@ -47,9 +48,22 @@ export function readJsonObject(path: string): JsonObject {
   return value as JsonObject
 }
 
+/**
+ * JSON whose numbers are written again as they were read: 1.0 stays 1.0. transformers 5 refuses a config.json that has 1
+ * where its own has 1.0. To be written, not to be computed with.
+ */
+export function exactJson(text: string): JsonObject {
+  return parseExact(text) as JsonObject
+}
+
+/** The text of JSON, also of what {@link exactJson} gave. */
+export function jsonText(value: unknown): string {
+  return stringifyExact(value, undefined, 2) ?? 'null'
+}
+
 /** Writes JSON to a file beside, then renames it: a crash leaves what was there. */
 export function writeJson(path: string, value: unknown): void {
-  writeFileSync(`${path}.part`, `${JSON.stringify(value, null, 2)}\n`)
+  writeFileSync(`${path}.part`, `${jsonText(value)}\n`)
   renameSync(`${path}.part`, path)
 }
 

@@ -5,7 +5,9 @@ export {
   CONFIG_NAME,
   type Config,
   consoleLogger,
+  exactJson,
   type JsonObject,
+  jsonText,
   type Logger,
   readConfig,
   readJsonObject,
@@ -18,6 +20,7 @@ export { findPreset, listPresets, type Preset } from './presets.js'
 export {
   type BuildModelOptions,
   buildModel,
+  configText,
   fromPretrained,
   fromSource,
   type PretrainedOptions,

@@ -6,6 +6,8 @@ import { type JsonObject, readJsonObject } from './config.js'
 /** A model that has a name: where it is, what may be done with it, and its architecture. */
 export interface Preset {
   readonly name: string
+  /** Its JSON file. */
+  readonly path: string
   readonly kind: 'image' | 'text'
   /** On the Hugging Face hub. */
   readonly repository: string | null
@@ -63,6 +65,7 @@ function readPreset(name: string, path: string): Preset {
   const folder = text('folder')
   return {
     name,
+    path,
     kind,
     repository: text('repository'),
     revision: text('revision'),

@@ -1,7 +1,17 @@
-import { existsSync, statSync } from 'node:fs'
+import { existsSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import * as torch from '../torch/index.js'
-import { CONFIG_NAME, Config, consoleLogger, type JsonObject, type Logger, readConfig } from './config.js'
+import {
+  CONFIG_NAME,
+  Config,
+  consoleLogger,
+  exactJson,
+  type JsonObject,
+  jsonText,
+  type Logger,
+  readConfig,
+  readJsonObject,
+} from './config.js'
 import { freeze } from './freeze.js'
 import { type HubOptions, hubSnapshot, isRepositoryName } from './hub.js'
 import { findPreset, listPresets, type Preset } from './presets.js'
@@ -175,9 +185,19 @@ export async function buildModel(name: string | JsonObject, options: BuildModelO
 
 /** The config.json of a folder, or what a preset has in its place. */
 export function readNamedConfig(name: string, options: Pick<BuildModelOptions, 'presetFolders'> = {}): JsonObject {
-  if (existsSync(join(name, CONFIG_NAME))) return readConfig(name)
+  return JSON.parse(configText(name, options)) as JsonObject
+}
+
+/** The same as text, with its numbers as they are written (see exactJson). */
+export function configText(name: string | JsonObject, options: Pick<BuildModelOptions, 'presetFolders'> = {}): string {
+  if (typeof name !== 'string') return jsonText(name)
+  const path = join(name, CONFIG_NAME)
+  if (existsSync(path)) {
+    readJsonObject(path)
+    return readFileSync(path, 'utf8')
+  }
   const preset = findPreset(name, options.presetFolders)
-  if (preset !== null) return preset.config
+  if (preset !== null) return jsonText(exactJson(readFileSync(preset.path, 'utf8')).config)
   throw new Error(
     `expected a folder with ${CONFIG_NAME} or a preset (${listPresets(options.presetFolders).join(', ')}), but received '${name}'`,
   )

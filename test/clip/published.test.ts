@@ -251,6 +251,8 @@ describe('convert', () => {
     const source = await openWeights(towers.text)
     expect([...written.names].sort()).toEqual(source.names.filter((name) => name !== 'lm_head.weight').sort())
     for (const name of written.names) expect(written.tensor(name).equal(source.tensor(name)), name).toBe(true)
+    // transformers 5 refuses 1 where its own config has 1.0
+    expect(readFileSync(join(out, 'image', 'config.json'), 'utf8')).toMatch(/"layerscale_value": 1\.0,/)
     const adapter = await openWeights(join(out, 'adapter', 'adapter_model.safetensors'))
     const wanted = await openWeights(join(reference.folder, 'adapter', 'adapter_model.safetensors'))
     expect([...adapter.names].sort()).toEqual([...wanted.names].sort())
