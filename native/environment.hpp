@@ -20,6 +20,7 @@ namespace cleft {
 struct Binding;
 struct Operator;
 class GuardStack;
+class Mapping;
 
 // A JavaScript function held by C++ objects (autograd nodes, hooks) that may die on any thread. The reference itself
 // is only ever touched on the JavaScript thread: a dying holder hands it to the environment, which drops it later.
@@ -63,6 +64,7 @@ class Environment {
   std::vector<std::unique_ptr<Operator>> operators;
   torch::jit::Stack stack;  // shared by nested calls, each works above its caller's values
   std::unique_ptr<GuardStack> guards;
+  std::vector<std::weak_ptr<Mapping>> mappings;  // files that are mapped into memory
   napi_ref errorConstructor = nullptr;  // TorchError of src/torch/errors.ts
   napi_ref parkedException = nullptr;   // thrown by a callback, on its way through libtorch
   std::shared_ptr<Callback::Mailbox> mailbox;

@@ -18,10 +18,6 @@
 
 namespace cleft {
 
-namespace {
-
-const napi_type_tag kMappingTag = {0x31c0a54e0d9f4b7a, 0x8c26d1f53e7b9042};
-
 // A file mapped privately: tensors over it can be written to, and the file does not change.
 class Mapping {
  public:
@@ -78,10 +74,16 @@ class Mapping {
   size_t size_ = 0;
 };
 
+namespace {
+
+const napi_type_tag kMappingTag = {0x31c0a54e0d9f4b7a, 0x8c26d1f53e7b9042};
+
 // mapFile(path): an opaque mapping, alive as long as a tensor or a JavaScript value refers to it
-Napi::Value mapFile(Environment&, const Napi::CallbackInfo& info) {
+Napi::Value mapFile(Environment& environment, const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   auto* held = new std::shared_ptr<Mapping>(std::make_shared<Mapping>(stringOf(env, info[0], {"mapFile", "path"})));
+  std::erase_if(environment.mappings, [](const std::weak_ptr<Mapping>& each) { return each.expired(); });
+  environment.mappings.push_back(*held);
   auto external = Napi::External<std::shared_ptr<Mapping>>::New(
       env, held, [](Napi::Env, std::shared_ptr<Mapping>* dying) { delete dying; });
   napi_type_tag_object(env, external, &kMappingTag);
@@ -222,6 +224,28 @@ Napi::Value copyBytes(Environment& environment, const Napi::CallbackInfo& info) 
   return Napi::Uint8Array::New(env, static_cast<size_t>(length), buffer, 0);
 }
 
+// dropPages(tensor): the pages of a mapped file that lie inside a contiguous tensor stop counting as memory of this
+// process; they are read again where they are needed. What was written to them is lost. Nothing for other tensors.
+Napi::Value dropPages(Environment& environment, const Napi::CallbackInfo& info) {
+  const at::Tensor tensor = tensorOf(environment, info[0], {"dropPages", "tensor"});
+#ifndef _WIN32
+  if (!tensor.has_storage() || !tensor.is_cpu() || !tensor.is_contiguous()) return info.Env().Undefined();
+  const auto first = reinterpret_cast<uintptr_t>(tensor.const_data_ptr());
+  const uintptr_t last = first + tensor.nbytes();
+  for (const auto& each : environment.mappings) {
+    const auto mapping = each.lock();
+    if (mapping == nullptr) continue;
+    const auto base = reinterpret_cast<uintptr_t>(mapping->data());
+    if (first < base || last > base + mapping->size()) continue;
+    const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+    const uintptr_t begin = (first + page - 1) / page * page;
+    const uintptr_t end = last / page * page;
+    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  }
+#endif
+  return info.Env().Undefined();
+}
+
 }  // namespace
 
 void defineFiles(Napi::Object exports, Environment& environment) {
@@ -230,6 +254,7 @@ void defineFiles(Napi::Object exports, Environment& environment) {
   define<tensorFromBytes>(exports, environment, "tensorFromBytes");
   define<tensorFromStorage>(exports, environment, "tensorFromStorage");
   define<copyBytes>(exports, environment, "copyBytes");
+  define<dropPages>(exports, environment, "dropPages");
 }
 
 }  // namespace cleft

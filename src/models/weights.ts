@@ -5,7 +5,6 @@ import { quote } from '../torch/files/error.js'
 import { USUAL_WRAPPERS } from '../torch/files/index.js'
 import * as torch from '../torch/index.js'
 import { describeMismatch } from './mismatch.js'
-import { canReadCast, PIECE, readCast } from './read-cast.js'
 import { fitsTemplate, planRenames, type Recipe, type RenameTable, shapeOfRecipe } from './renames.js'
 
 type Tensor = torch.Tensor
@@ -18,8 +17,8 @@ export interface WeightSource {
   tensor(name: string): Tensor
   /** The tensor's shape, where that costs less than the tensor. */
   shape?(name: string): readonly number[]
-  /** Fills a tensor of another dtype or device with a tensor's values, with little memory; false where it cannot. */
-  read?(name: string, into: Tensor): boolean
+  /** Whether nobody writes to its tensors, so that pages mapped from a file may be let go of after use. Default: false. */
+  readonly isOwn?: boolean
   /** Where they come from, for messages. */
   readonly path?: string
   /** Lets go of files. Tensors stay. */
@@ -41,6 +40,9 @@ export class WeightsMismatchError extends Error {
     super(message)
   }
 }
+
+/** How many elements are cast at once. */
+const PIECE = 1 << 22
 
 const singleNames = ['model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin'] as const
 const binIndexName = 'pytorch_model.bin.index.json'
@@ -73,24 +75,17 @@ async function openFile(path: string): Promise<WeightSource> {
   if (basename(path).endsWith('.bin.index.json')) return openBinShards(path)
   if (path.endsWith('.json')) return fromFile(torch.openSharded(path))
   if (path.endsWith('.safetensors')) return fromFile(torch.openSafetensors(path))
-  return fromTensors(await readPickle(path), path)
+  return { ...fromTensors(await readPickle(path), path), isOwn: true }
 }
 
 function fromFile(file: ReturnType<typeof torch.openSafetensors> | ReturnType<typeof torch.openSharded>): WeightSource {
-  let pieces: ArrayBuffer | undefined
   return {
     path: file.path,
     names: file.names,
     has: (name) => file.has(name),
     tensor: (name) => file.tensor(name),
     shape: (name) => file.info(name).shape,
-    read: (name, into) => {
-      const { dtype, byteOffset } = file.info(name)
-      if (!canReadCast(dtype) || (into.dtype === dtype && into.device === 'cpu')) return false
-      pieces ??= new ArrayBuffer(PIECE)
-      readCast('shard' in file ? file.shard(name).path : file.path, byteOffset, dtype, into, pieces)
-      return true
-    },
+    isOwn: true,
     close: () => file.close(),
   }
 }
@@ -119,7 +114,7 @@ async function openBinShards(path: string): Promise<WeightSource> {
     }
     for (const [name, tensor] of await readPickle(join(dirname(path), shard))) tensors.set(name, tensor)
   }
-  return fromTensors(tensors, path)
+  return { ...fromTensors(tensors, path), isOwn: true }
 }
 
 /** Tensors that are there already, as a source. It gives views of them, and frees them with close(). */
@@ -165,10 +160,7 @@ function sourceOf(source: WeightSource, recipes: ReadonlyMap<string, Recipe>): W
     has: (name) => recipes.has(name),
     tensor: (name) => torch.scope(() => make(recipeOf(name), source)),
     shape: (name) => shapeOfRecipe(recipeOf(name), (each) => shapeIn(source, each)) ?? [],
-    read(name, into) {
-      const recipe = recipeOf(name)
-      return recipe.kind === 'source' && (source.read?.(recipe.name, into) ?? false)
-    },
+    isOwn: source.isOwn,
     close: () => source.close?.(),
   }
 }
@@ -261,13 +253,21 @@ function fill(
   target: Tensor,
   { dtype, device }: { dtype: torch.DType | 'auto'; device: torch.Device },
 ): Tensor {
-  const isCast = dtype !== 'auto' && target.isFloatingPoint()
-  if (isCast && recipe.kind === 'source' && source.read !== undefined) {
-    const into = torch.empty(target.shape, { dtype, device })
-    if (source.read(recipe.name, into)) return into
-  }
   const made = make(recipe, source)
-  return made.to({ dtype: isCast && made.isFloatingPoint() ? dtype : made.dtype, device })
+  const wanted = dtype === 'auto' || !target.isFloatingPoint() || !made.isFloatingPoint() ? made.dtype : dtype
+  if (wanted === made.dtype && (device === 'cpu' || made.device === device)) return made
+  const filled = torch.empty(made.shape, { dtype: wanted, device })
+  // in pieces: the pages of what is cast would count as this process's memory until the whole file is let go of; with a
+  // model stored in float32 and wanted in bfloat16, three times its size
+  const [from, into] = [made.contiguous().view(-1), filled.view(-1)]
+  for (let start = 0; start < from.numel(); start += PIECE) {
+    torch.scope(() => {
+      const piece = from.narrow(0, start, Math.min(PIECE, from.numel() - start))
+      into.narrow(0, start, piece.numel()).copy_(piece)
+      if (source.isOwn) torch.dropPages(piece)
+    })
+  }
+  return filled
 }
 
 function make(recipe: Recipe, source: WeightSource): Tensor {

@@ -221,6 +221,11 @@ export interface Native {
     dtype: DType,
   ): Handle
   /** A copy of a byte range of a contiguous tensor on the CPU. */
+  /**
+   * Pages of a mapped file inside a contiguous tensor stop counting as memory of this process, and are read again where
+   * they are needed. What was written to them is lost. Nothing happens for other tensors.
+   */
+  dropPages(handle: Handle): void
   copyBytes(handle: Handle, byteOffset: number, byteLength: number): Uint8Array
 
   sendTensor(handle: Handle): bigint

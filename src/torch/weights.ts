@@ -50,3 +50,11 @@ export const save = files.save
 export const toStateDict = files.toStateDict
 
 export { inspect, PickleStub, WeightsFileError } from './files/index.js'
+
+/**
+ * Lets the system take back the memory of a contiguous tensor that is mapped from a file and was not written to; it is
+ * read again where it is needed. Nothing happens for other tensors.
+ */
+export function dropPages(tensor: Tensor): void {
+  native.dropPages(tensor.handle)
+}

@@ -1,4 +1,4 @@
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
@@ -265,4 +265,41 @@ it('a model loads in another dtype, and frozen', async () => {
   using model = await fromPretrained(referenceCase('vit').model, { dtype: 'bfloat16', frozen: true })
   expect(model.parameters().every((p) => p.dtype === 'bfloat16' && !p.requiresGrad)).toBe(true)
   expect(model.train().training).toBe(false)
+})
+
+describe.runIf(process.platform === 'linux')('memory', () => {
+  /** MiB of pages of files that count as this process's. */
+  const fileMemory = () => Number(/RssFile:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))![1]) / 1024
+
+  it.each(['pytorch_model.bin', 'model.safetensors'])('is not taken by the pages of %s that are cast', async (name) => {
+    const folder = mkdtempSync(join(tmpdir(), 'cleft-weights-'))
+    try {
+      torch.scope(() => {
+        const state = new Map([['weight', torch.randn([3072, 4096])]])
+        if (name.endsWith('.bin')) torch.save(state, join(folder, name))
+        else torch.saveSafetensors(state, join(folder, name))
+      })
+      // a fused tensor of 48 MiB, of which each layer takes a third
+      const module = nn.onMeta(() => new nn.ModuleList([0, 1, 2].map(() => new nn.Linear(4096, 1024, { bias: false }))))
+      const source = await openWeights(folder)
+      const before = fileMemory()
+      loadWeights(module, source, {
+        rename: [[{ from: 'weight', to: ['0.weight', '1.weight', '2.weight'] }]],
+        dtype: 'bfloat16',
+      })
+      expect(fileMemory() - before).toBeLessThan(20)
+      const parts = torch.cat(module.parameters(), 0)
+      expect(parts.equal(source.tensor('weight').to('bfloat16'))).toBe(true)
+      source.close?.()
+      module.dispose()
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
+  })
+
+  it('of tensors that were not mapped from a file is left alone', () => {
+    const tensor = torch.arange(4096)
+    torch.dropPages(tensor)
+    expect(tensor.at(17).item()).toBe(17)
+  })
 })
