@@ -65,8 +65,8 @@ class Environment {
   torch::jit::Stack stack;  // shared by nested calls, each works above its caller's values
   std::unique_ptr<GuardStack> guards;
   std::vector<std::weak_ptr<Mapping>> mappings;  // files that are mapped into memory
-  napi_ref errorConstructor = nullptr;  // TorchError of src/torch/errors.ts
-  napi_ref parkedException = nullptr;   // thrown by a callback, on its way through libtorch
+  napi_ref errorConstructor = nullptr;           // TorchError of src/torch/errors.ts
+  napi_ref parkedException = nullptr;            // thrown by a callback, on its way through libtorch
   std::shared_ptr<Callback::Mailbox> mailbox;
 
   bool hasDeadCallbacks() const { return mailbox->any.load(std::memory_order_relaxed); }
