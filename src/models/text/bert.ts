@@ -7,17 +7,9 @@ import type { Config } from '../config.js'
 import type { RenameTable } from '../renames.js'
 import { activationOf } from './activations.js'
 import { attend } from './attention.js'
-import {
-  embedInput,
-  ownDropout,
-  positionsOf,
-  type RunningOptions,
-  runningOptions,
-  type TextEncoder,
-  type TextInput,
-  type TextOutput,
-} from './encoder.js'
+import { embedInput, ownDropout, positionsOf, type RunningOptions, type TextInput, type TextOutput } from './encoder.js'
 import { type LayerInput, runLayers } from './layers.js'
+import { TextModel } from './text-model.js'
 
 const { nn } = torch
 type Tensor = torch.Tensor
@@ -257,43 +249,18 @@ class Pooler extends nn.Module {
   }
 }
 
-export class BertModel extends nn.Module implements TextEncoder {
+export class BertModel extends TextModel<BertConfig> {
   readonly modelType = 'bert'
   readonly seesRight = true
-  readonly running = runningOptions()
   embeddings: Embeddings
   encoder: Encoder
   pooler: Pooler | null
 
-  constructor(readonly config: BertConfig) {
-    super()
+  constructor(config: BertConfig) {
+    super(config)
     this.embeddings = new Embeddings(config, this.running)
     this.encoder = new Encoder(config, this.running)
     this.pooler = config.pooler ? new Pooler(config.width) : null
-  }
-
-  get width(): number {
-    return this.config.width
-  }
-
-  get vocabularySize(): number {
-    return this.config.vocabularySize
-  }
-
-  get maximumPositions(): number {
-    return this.config.maximumPositions
-  }
-
-  get layerCount(): number {
-    return this.config.layers
-  }
-
-  get keyValueHeads(): number {
-    return this.config.heads
-  }
-
-  get headWidth(): number {
-    return this.config.width / this.config.heads
   }
 
   wordEmbeddings(): torch.nn.Embedding {
@@ -314,10 +281,6 @@ export class BertModel extends nn.Module implements TextEncoder {
       const isWhole = this.pooler !== null && input.layout === undefined && input.outputTokens === undefined
       return { ...output, pooled: isWhole ? (this.pooler as Pooler).forward(output.lastHidden) : null }
     })
-  }
-
-  override extraRepr(): string {
-    return ''
   }
 }
 

@@ -8,17 +8,9 @@ import type { Config } from '../config.js'
 import type { RenameTable } from '../renames.js'
 import { activationOf } from './activations.js'
 import { attend } from './attention.js'
-import {
-  embedInput,
-  ownDropout,
-  positionsOf,
-  type RunningOptions,
-  runningOptions,
-  type TextEncoder,
-  type TextInput,
-  type TextOutput,
-} from './encoder.js'
+import { embedInput, ownDropout, positionsOf, type RunningOptions, type TextInput, type TextOutput } from './encoder.js'
 import { type LayerInput, runLayers } from './layers.js'
+import { TextModel } from './text-model.js'
 
 const { nn } = torch
 type Tensor = torch.Tensor
@@ -188,47 +180,22 @@ class Block extends nn.Module {
   }
 }
 
-export class GPT2Model extends nn.Module implements TextEncoder {
+export class GPT2Model extends TextModel<GPT2Config> {
   readonly modelType = 'gpt2'
   readonly seesRight = false
-  readonly running = runningOptions()
   wte: torch.nn.Embedding
   wpe: torch.nn.Embedding
   h: torch.nn.ModuleList<Block>
   ln_f: torch.nn.LayerNorm
 
-  constructor(readonly config: GPT2Config) {
-    super()
+  constructor(config: GPT2Config) {
+    super(config)
     this.wte = new nn.Embedding(config.vocabularySize, config.width)
     this.wpe = new nn.Embedding(config.maximumPositions, config.width)
     this.h = new nn.ModuleList(
       Array.from({ length: config.layers }, (_, layer) => new Block(config, layer, this.running)),
     )
     this.ln_f = new nn.LayerNorm(config.width, { eps: config.normEpsilon })
-  }
-
-  get width(): number {
-    return this.config.width
-  }
-
-  get vocabularySize(): number {
-    return this.config.vocabularySize
-  }
-
-  get maximumPositions(): number {
-    return this.config.maximumPositions
-  }
-
-  get layerCount(): number {
-    return this.config.layers
-  }
-
-  get keyValueHeads(): number {
-    return this.config.heads
-  }
-
-  get headWidth(): number {
-    return this.config.width / this.config.heads
   }
 
   wordEmbeddings(): torch.nn.Embedding {
@@ -253,10 +220,6 @@ export class GPT2Model extends nn.Module implements TextEncoder {
         finish: (x) => this.ln_f.forward(x),
       })
     })
-  }
-
-  override extraRepr(): string {
-    return ''
   }
 }
 

@@ -7,17 +7,10 @@ import type { Config } from '../config.js'
 import type { RenameTable } from '../renames.js'
 import { activationOf } from './activations.js'
 import { attend } from './attention.js'
-import {
-  embedInput,
-  positionsOf,
-  type RunningOptions,
-  runningOptions,
-  type TextEncoder,
-  type TextInput,
-  type TextOutput,
-} from './encoder.js'
+import { embedInput, positionsOf, type RunningOptions, type TextInput, type TextOutput } from './encoder.js'
 import { type LayerInput, runLayers } from './layers.js'
 import { type Rope, readRope, rotate, rotations } from './rope.js'
+import { TextModel } from './text-model.js'
 
 const { nn } = torch
 type Tensor = torch.Tensor
@@ -184,43 +177,18 @@ class DecoderLayer extends nn.Module {
   }
 }
 
-export class LlamaModel extends nn.Module implements TextEncoder {
+export class LlamaModel extends TextModel<LlamaConfig> {
   readonly modelType = 'llama'
   readonly seesRight = false
-  readonly running = runningOptions()
   embed_tokens: torch.nn.Embedding
   layers: torch.nn.ModuleList<DecoderLayer>
   norm: RMSNorm
 
-  constructor(readonly config: LlamaConfig) {
-    super()
+  constructor(config: LlamaConfig) {
+    super(config)
     this.embed_tokens = new nn.Embedding(config.vocabularySize, config.width)
     this.layers = new nn.ModuleList(Array.from({ length: config.layers }, () => new DecoderLayer(config, this.running)))
     this.norm = new RMSNorm(config.width, config.normEpsilon)
-  }
-
-  get width(): number {
-    return this.config.width
-  }
-
-  get vocabularySize(): number {
-    return this.config.vocabularySize
-  }
-
-  get maximumPositions(): number {
-    return this.config.maximumPositions
-  }
-
-  get layerCount(): number {
-    return this.config.layers
-  }
-
-  get keyValueHeads(): number {
-    return this.config.keyValueHeads
-  }
-
-  get headWidth(): number {
-    return this.config.headWidth
   }
 
   wordEmbeddings(): torch.nn.Embedding {
@@ -238,10 +206,6 @@ export class LlamaModel extends nn.Module implements TextEncoder {
         finish: (x) => this.norm.forward(x),
       })
     })
-  }
-
-  override extraRepr(): string {
-    return ''
   }
 }
 
