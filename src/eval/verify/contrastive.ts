@@ -7,21 +7,10 @@ import type { Execution } from '../../models/text/index.js'
 import * as torch from '../../torch/index.js'
 import type { ReferenceCase } from './case.js'
 import type { Comparison } from './comparison.js'
-import { openTextModel } from './encoders.js'
+import { openTextModel, ragged } from './encoders.js'
 import { compareGradients } from './parameters.js'
 
 const executions: readonly Execution[] = ['padded', 'packed', 'tree']
-
-/** The ids of each row without padding. */
-function ragged(ids: torch.Tensor, mask: torch.Tensor): number[][] {
-  const [rows, width] = ids.shape as [number, number]
-  const [all, seen] = [ids.toTypedArray(), mask.toTypedArray()]
-  return Array.from({ length: rows }, (_, row) => {
-    const own: number[] = []
-    for (let k = row * width; k < (row + 1) * width; k += 1) if (Number(seen[k]) === 1) own.push(Number(all[k]))
-    return own
-  })
-}
 
 /** A whole CLEFT step, with each execution of the text encoder; also from the published code's checkpoint where it is there. */
 export async function verifyContrastiveStep(reference: ReferenceCase, comparison: Comparison): Promise<void> {

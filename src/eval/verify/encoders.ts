@@ -20,6 +20,17 @@ export async function openTextModel(
   return adapted.eval()
 }
 
+/** The ids of each row without padding. */
+export function ragged(ids: Tensor, mask: Tensor): number[][] {
+  const [rows, width] = ids.shape as [number, number]
+  const [all, seen] = [ids.toTypedArray(), mask.toTypedArray()]
+  return Array.from({ length: rows }, (_, row) => {
+    const own: number[] = []
+    for (let k = row * width; k < (row + 1) * width; k += 1) if (Number(seen[k]) === 1) own.push(Number(all[k]))
+    return own
+  })
+}
+
 /** What a text model gives: hidden states without padding's, the last real token's, the first padding's. */
 function textOutputs({ lastHidden, pooled }: TextOutput, mask: Tensor): Map<string, Tensor> {
   const [, length = 0] = mask.shape

@@ -6,6 +6,7 @@ import { Comparison, type Errors } from './comparison.js'
 import { verifyContrastiveLoss, verifyContrastiveStep } from './contrastive.js'
 import { verifyImageEncoder, verifyTextEncoder } from './encoders.js'
 import { verifyMetrics, verifyOptimizer, verifyTokenizer } from './others.js'
+import { verifyTrainingRun } from './training-run.js'
 
 export interface Verification {
   case: string
@@ -27,6 +28,7 @@ const kinds: ReadonlyMap<string, Verify> = new Map<string, Verify>([
   ['optimizer', verifyOptimizer],
   ['metrics', verifyMetrics],
   ['tokenizer', verifyTokenizer],
+  ['training-run', verifyTrainingRun],
 ])
 
 /**

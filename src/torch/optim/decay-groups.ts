@@ -1,0 +1,27 @@
+import type { Tensor } from '../tensor.js'
+import type { ParameterGroupInput } from './optimizer.js'
+
+export interface DecayGroupOptions {
+  /** Of matrices and larger tensors. */
+  weightDecay: number
+  /** Others that decay is kept from, beside vectors and scalars. Default: none. */
+  except?: Iterable<Tensor>
+}
+
+/**
+ * Two groups for an optimizer: tensors of two dimensions and more decay, biases, norms, factors and temperatures do not.
+ * What requires no gradient is left out.
+ */
+export function decayGroups(
+  parameters: Iterable<Tensor>,
+  { weightDecay, except = [] }: DecayGroupOptions,
+): ParameterGroupInput<{ weightDecay: number }>[] {
+  const kept = new Set(except)
+  const trained = [...new Set(parameters)].filter(({ requiresGrad }) => requiresGrad)
+  const decays = (each: Tensor) => each.ndim >= 2 && !kept.has(each)
+  const groups = [
+    { params: trained.filter(decays), weightDecay },
+    { params: trained.filter((each) => !decays(each)), weightDecay: 0 },
+  ]
+  return groups.filter(({ params }) => params.length > 0)
+}
