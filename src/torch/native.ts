@@ -244,5 +244,21 @@ export interface Native {
 /** How many scopes are open: written by native code, read here without a call. */
 export const scopeDepth = new Int32Array(1)
 
-export const native: Native = createRequire(import.meta.url)(locateAddon())
+/**
+ * Loads the add-on, and with it libgomp, which reads its settings from the environment just then. Its threads wait for one
+ * another in a busy loop of milliseconds: with another process on the same cores the one that is waited for cannot run, and
+ * a step of a small model took 20 to 50 times as long (2 cores, one of them busy). A short loop costs nothing where the
+ * cores are free. Who has set one of the two variables is left alone; child processes do not inherit ours.
+ */
+function load(): Native {
+  const isSet = ['OMP_WAIT_POLICY', 'GOMP_SPINCOUNT'].some((name) => process.env[name] !== undefined)
+  if (!isSet) process.env.GOMP_SPINCOUNT = '1000'
+  try {
+    return createRequire(import.meta.url)(locateAddon())
+  } finally {
+    if (!isSet) delete process.env.GOMP_SPINCOUNT
+  }
+}
+
+export const native: Native = load()
 native.initialize(TorchError, scopeDepth)

@@ -88,3 +88,10 @@ describe('dropped tensors', () => {
     expect(left).toBeLessThan(30)
   })
 })
+
+describe('the environment', () => {
+  it('of child processes is the user’s own', () => {
+    // set while libgomp is loaded, and taken back
+    expect(process.env.GOMP_SPINCOUNT).toBeUndefined()
+  })
+})
