@@ -11,6 +11,7 @@ export {
   type ExponentialMovingAverageOptions,
   type ExponentialMovingAverageStateDict,
 } from './ema.js'
+export { stepIfFinite } from './finite-step.js'
 export { GradScaler, type GradScalerOptions, type GradScalerStateDict } from './grad-scaler.js'
 export {
   type CommonOptions,

@@ -1,0 +1,116 @@
+import { contrastiveLoss, type TargetOptions } from '../clip/loss.js'
+import type { TextTower, TokenSequences } from '../clip/text-tower.js'
+import { imageFeature } from '../clip/two-tower.js'
+import type { ImageForwardOptions } from '../models/image/index.js'
+import * as torch from '../torch/index.js'
+import type { RandomStream } from './random-stream.js'
+
+type Tensor = torch.Tensor
+
+export interface ContrastiveBatch extends TargetOptions {
+  /** [B, 3, H, W], normalised, on the model's device. */
+  pixels: Tensor
+  texts: TokenSequences
+}
+
+export interface StepOptions {
+  /** Images that go through the encoder at once. Default: all. */
+  microBatch?: number
+  /** 'float32', or what autocast computes in. Default: 'float32'. */
+  precision?: 'float32' | 'bfloat16' | 'float16'
+  /** What the loss is multiplied with for backward(). Default: nothing. */
+  scaleLoss?: (loss: Tensor) => Tensor
+  forward?: ImageForwardOptions
+  random: RandomStream
+  /** Called between micro-batches: gives the event loop its turn, and may throw to stop. */
+  pause?: () => Promise<void>
+}
+
+export interface StepResult {
+  /** [] */
+  loss: Tensor
+  /** [B, B] */
+  scores: Tensor
+}
+
+/**
+ * Forward and backward of one batch; the gradients are added to the parameters'. The results are the caller's.
+ *
+ * A batch that is split still has the loss of the whole: the features of all micro-batches are computed first without
+ * gradient, then the loss and its gradient at the features, then each micro-batch again with it, dropping what it dropped
+ * before (gradient caching: Gao et al. 2021, arXiv 2101.06983). Projections see the whole batch, so that their BatchNorm
+ * does too. The gradients are those of the unsplit batch.
+ *
+ * @throws TypeError for a split batch and an encoder with BatchNorm in it, whose statistics would be those of a part
+ */
+export async function contrastiveStep(
+  model: TextTower,
+  batch: ContrastiveBatch,
+  options: StepOptions,
+): Promise<StepResult> {
+  const { random, pause = async () => {}, microBatch = batch.pixels.size(0), forward } = options
+  const total = batch.pixels.size(0)
+  if (microBatch < total) refuseBatchNorm(model)
+  using scope = new torch.Scope()
+  const run = <T>(work: () => T): T => scope.run(() => random.run(() => cast(model, options, work)))
+  const feature = (start: number) =>
+    imageFeature(
+      model.image,
+      batch.pixels.narrow(0, start, Math.min(microBatch, total - start)),
+      model.imagePooling,
+      forward,
+    )
+  const starts = Array.from({ length: Math.ceil(total / microBatch) }, (_, k) => k * microBatch)
+
+  if (starts.length === 1) {
+    const result = run(() => lossOf(model, feature(0), batch))
+    await pause()
+    run(() => (options.scaleLoss?.(result.loss) ?? result.loss).backward())
+    return torch.keep({ loss: result.loss.detach(), scores: result.scores.detach() })
+  }
+
+  const parts: Tensor[] = []
+  const before: Tensor[][] = []
+  for (const start of starts) {
+    before.push(scope.run(() => random.state()))
+    parts.push(run(() => torch.noGrad(() => torch.scope(() => feature(start)))))
+    await pause()
+  }
+  const features = scope.run(() => torch.cat(parts, 0).requiresGrad_())
+  const result = run(() => lossOf(model, features, batch))
+  await pause()
+  run(() => (options.scaleLoss?.(result.loss) ?? result.loss).backward())
+  const after = scope.run(() => random.state())
+  for (const [index, start] of starts.entries()) {
+    await pause()
+    random.restore(before[index]!)
+    run(() =>
+      torch.scope(() => {
+        const again = feature(start)
+        again.backward(features.grad!.narrow(0, start, again.size(0)).to(again.dtype))
+      }),
+    )
+  }
+  random.restore(after)
+  return torch.keep({ loss: result.loss.detach(), scores: result.scores.detach() })
+}
+
+function lossOf(model: TextTower, feature: Tensor, { texts, ...targets }: ContrastiveBatch): StepResult {
+  const image = model.projectImage(feature)
+  const { loss, scores } = contrastiveLoss(image, model.encodeText(texts), model.logit_scale, targets)
+  return { loss, scores }
+}
+
+function cast<T>(model: TextTower, { precision = 'float32' }: StepOptions, work: () => T): T {
+  if (precision === 'float32') return work()
+  const device = model.logit_scale.isCuda ? 'cuda' : 'cpu'
+  return torch.autocast({ device, dtype: precision }, work)
+}
+
+function refuseBatchNorm({ image }: TextTower): void {
+  const found = image.namedModules().find(([, each]) => each instanceof torch.nn.BatchNorm2d && each.training)
+  if (found === undefined) return
+  throw new TypeError(
+    `contrastiveStep: expected an image encoder without BatchNorm for a split batch, but it has ${found[0]}, whose statistics would be those of a part; freeze it, or use a batch that fits`,
+  )
+}

@@ -1,0 +1,115 @@
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { loadPublished } from '../../src/clip/published.js'
+import { TextTower } from '../../src/clip/text-tower.js'
+import { imageEncoderFromPretrained } from '../../src/models/index.js'
+import * as torch from '../../src/torch/index.js'
+import { contrastiveStep, type StepOptions } from '../../src/train/contrastive-step.js'
+import { RandomStream } from '../../src/train/random-stream.js'
+import { numbersOf, referenceCase } from '../models/reference.js'
+
+const reference = referenceCase('cleft-step')
+const towers = { image: join(reference.folder, 'image'), text: join(reference.folder, 'text') }
+const texts = [[5, 6, 7, 8], [5, 6], [9], [5, 6, 7, 11], [5, 6]]
+const captions = [0, 1, 2, 3, 1]
+
+async function model(kind: 'linear' | 'mlp'): Promise<TextTower> {
+  const { model: published } = await loadPublished(join(reference.folder, 'official.ckpt'), {
+    ...towers,
+    trainable: true,
+  })
+  if (kind === 'linear') return published.train()
+  torch.manualSeed(4)
+  return new TextTower({
+    image: published.image,
+    text: published.text as never,
+    embeddingWidth: 16,
+    imageProjection: { kind, hiddenWidth: 24 },
+    textProjection: { kind, hiddenWidth: 24 },
+  }).train()
+}
+
+async function gradients(kind: 'linear' | 'mlp', options: Partial<StepOptions> = {}): Promise<Map<string, number[]>> {
+  const tower = await model(kind)
+  using random = new RandomStream(3)
+  const { loss } = await contrastiveStep(
+    tower,
+    { pixels: reference.tensor('in.pixel_values'), texts, targets: 'same-caption', captions },
+    { random, ...options },
+  )
+  const found = new Map<string, number[]>([['loss', [loss.item()]]])
+  for (const [name, parameter] of tower.namedParameters()) {
+    if (parameter.grad !== null) found.set(name, numbersOf(parameter.grad))
+  }
+  for (const [name, buffer] of tower.namedBuffers()) found.set(name, numbersOf(buffer))
+  // what is drawn after the step is the same too
+  found.set('next', [random.run(() => torch.rand([]).item())])
+  return found
+}
+
+describe('a training step', () => {
+  // BatchNorm over five features that are nearly equal makes rounding larger
+  it.each([
+    ['linear', 2e-5],
+    ['mlp', 2e-4],
+  ] as const)('in parts has the gradients of the whole, dropout included (%s projections)', async (kind, tolerance) => {
+    const whole = await gradients(kind)
+    expect([...whole.keys()].filter((name) => name.includes('lora_B')).length).toBeGreaterThan(0)
+    for (const microBatch of [1, 2, 4]) {
+      const parts = await gradients(kind, { microBatch })
+      expect([...parts.keys()].sort()).toEqual([...whole.keys()].sort())
+      for (const [name, wanted] of whole) {
+        const size = Math.max(...wanted.map(Math.abs), 1e-3)
+        for (const [index, value] of parts.get(name)!.entries()) {
+          expect(Math.abs(value - wanted[index]!), `${name} ${index}`).toBeLessThan(tolerance * size)
+        }
+      }
+    }
+  })
+
+  it('gives the event loop its turn, and what is drawn then changes nothing', async () => {
+    const quiet = await gradients('linear', { microBatch: 2 })
+    let turns = 0
+    const noisy = await gradients('linear', {
+      microBatch: 2,
+      pause: async () => {
+        turns += 1
+        torch.rand([turns]).dispose()
+        await new Promise(setImmediate)
+      },
+    })
+    expect(turns).toBeGreaterThan(3)
+    expect(noisy).toEqual(quiet)
+  })
+
+  it('leaves no tensor behind', async () => {
+    const tower = await model('linear')
+    using random = new RandomStream(3)
+    const step = async () => {
+      const batch = { pixels: reference.tensor('in.pixel_values'), texts }
+      const found = await contrastiveStep(tower, batch, { random, microBatch: 2 })
+      torch.dispose([found.loss, found.scores, batch.pixels])
+    }
+    await step()
+    const before = torch.memory.counters().live
+    await step()
+    expect(torch.memory.counters().live).toBe(before)
+  })
+
+  it('is refused in parts where BatchNorm would see parts', async () => {
+    const published = await model('linear')
+    const image = await imageEncoderFromPretrained(join(reference.folder, '..', 'resnet50', 'model'))
+    const tower = new TextTower({
+      image,
+      text: published.text as never,
+      embeddingWidth: 8,
+      imagePooling: 'pooled',
+    }).train()
+    using random = new RandomStream(0)
+    const pixels = torch.randn([5, 3, 64, 64])
+    await expect(contrastiveStep(tower, { pixels, texts }, { random, microBatch: 2 })).rejects.toThrow(
+      /without BatchNorm/,
+    )
+    await contrastiveStep(tower, { pixels, texts }, { random })
+  })
+})
