@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync } from 'node:fs'
 import { isAbsolute, join } from 'node:path'
 import { z } from 'zod'
 import { ImageEncoder } from '../models/image/index.js'
@@ -41,8 +41,11 @@ const modelConfig = z.object({
   }),
   text: z.object({
     config: towerConfig,
-    /** The frozen language model: a preset, a repository of the hub, or a folder (relative to this one, or absolute). */
-    weights: z.object({ name: z.string(), fingerprint: z.string() }),
+    /**
+     * The frozen language model: a preset, a repository of the hub, or a folder (relative to this one, or absolute). Null
+     * where it was trained as a whole, and is in trainable.safetensors.
+     */
+    weights: z.object({ name: z.string(), fingerprint: z.string() }).nullable(),
     /** adapter_config.json by adapter, as peft has it. */
     adapters: z.record(z.string(), z.record(z.string(), z.unknown())),
     active: z.array(z.string()),
@@ -90,8 +93,10 @@ export interface SaveModelOptions {
   /** The text of each tower's config.json. */
   imageConfig: string
   textConfig: string
-  /** Where the frozen language model is: a preset, the hub's name, or a folder. */
-  textWeights: { name: string; fingerprint: string }
+  /** Where the frozen language model is: a preset, the hub's name, or a folder. Null: it trains, and is saved too. */
+  textWeights: { name: string; fingerprint: string } | null
+  /** Of a tokenizer.json, to be copied beside the model. Default: none. */
+  tokenizer?: string
 }
 
 /** Writes config.json and trainable.safetensors, each beside and then renamed. */
@@ -99,6 +104,9 @@ export function saveModel(folder: string, model: TextTower, options: SaveModelOp
   const { text } = model
   if (text === null) throw new TypeError('saveModel: expected a model with a language model, but it has none')
   const adapted = text instanceof AdaptedModel ? text : null
+  if (adapted !== null && options.textWeights === null) {
+    throw new TypeError('saveModel: expected to be told where the language model below the adapters is, but was not')
+  }
   const adapters = [...(adapted?.adapters.keys() ?? [])]
   const { pool, padToken = 0, maximumLength } = model.encoding
   const config: ModelConfig = {
@@ -124,12 +132,14 @@ export function saveModel(folder: string, model: TextTower, options: SaveModelOp
   mkdirSync(folder, { recursive: true })
   torch.scope(() => {
     const state = new Map<string, torch.Tensor>()
-    for (const [name, tensor] of model.stateDict()) if (!name.startsWith('text.')) state.set(name, tensor)
+    const isSaved = (name: string) => !name.startsWith('text.') || (adapted === null && options.textWeights === null)
+    for (const [name, tensor] of model.stateDict()) if (isSaved(name)) state.set(name, tensor)
     for (const name of adapters) {
       for (const [key, tensor] of adapterState(text, name)) state.set(adapterPrefix(name) + key, tensor)
     }
     torch.saveSafetensors(state, join(folder, TRAINABLE))
   })
+  if (options.tokenizer !== undefined) copyFileSync(options.tokenizer, join(folder, 'tokenizer.json'))
   writeJson(join(folder, MODEL_CONFIG), config)
 }
 
@@ -164,7 +174,7 @@ export async function loadModel(folder: string, options: LoadModelOptions = {}):
       throw new TypeError(`${path}: expected an image encoder, but it is a ${image.constructor.name}`)
     }
     image.requiresGrad_(trainable)
-    const text = await languageModel(folder, config, options)
+    const text = await languageModel(folder, config, source, options)
     return torch.scope(() => {
       for (const [name, json] of Object.entries(config.text.adapters)) {
         const own = under(source, adapterPrefix(name))
@@ -196,16 +206,25 @@ export async function loadModel(folder: string, options: LoadModelOptions = {}):
   }
 }
 
-async function languageModel(folder: string, { text }: ModelConfig, options: LoadModelOptions): Promise<TextEncoder> {
-  const { name } = text.weights
+async function languageModel(
+  folder: string,
+  { text }: ModelConfig,
+  own: WeightSource,
+  options: LoadModelOptions,
+): Promise<TextEncoder> {
+  if (text.weights === null) {
+    const whole = await fromSource(text.config, under(own, 'text.'), options)
+    return whole.requiresGrad_(options.trainable ?? false) as unknown as TextEncoder
+  }
+  const { name, fingerprint: wanted } = text.weights
   const beside = join(folder, name)
   const place = options.textFolder ?? (!isAbsolute(name) && existsSync(beside) ? beside : name)
   const source = await openWeights(await pretrainedFolder(place))
   try {
     const found = fingerprint(source)
-    if (found !== text.weights.fingerprint) {
+    if (found !== wanted) {
       throw new RangeError(
-        `expected the language model that '${folder}' was trained with (fingerprint ${text.weights.fingerprint.slice(0, 12)}), but '${place}' is another one (${found.slice(0, 12)}); give its folder by textFolder`,
+        `expected the language model that '${folder}' was trained with (fingerprint ${wanted.slice(0, 12)}), but '${place}' is another one (${found.slice(0, 12)}); give its folder by textFolder`,
       )
     }
     return (await fromSource(text.config, source, { ...options, frozen: true })) as unknown as TextEncoder

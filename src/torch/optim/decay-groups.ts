@@ -1,11 +1,15 @@
 import type { Tensor } from '../tensor.js'
-import type { ParameterGroupInput } from './optimizer.js'
 
 export interface DecayGroupOptions {
   /** Of matrices and larger tensors. */
   weightDecay: number
   /** Others that decay is kept from, beside vectors and scalars. Default: none. */
   except?: Iterable<Tensor>
+}
+
+export interface DecayGroup {
+  params: Tensor[]
+  weightDecay: number
 }
 
 /**
@@ -15,7 +19,7 @@ export interface DecayGroupOptions {
 export function decayGroups(
   parameters: Iterable<Tensor>,
   { weightDecay, except = [] }: DecayGroupOptions,
-): ParameterGroupInput<{ weightDecay: number }>[] {
+): DecayGroup[] {
   const kept = new Set(except)
   const trained = [...new Set(parameters)].filter(({ requiresGrad }) => requiresGrad)
   const decays = (each: Tensor) => each.ndim >= 2 && !kept.has(each)

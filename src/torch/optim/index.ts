@@ -5,7 +5,7 @@ export { Adafactor, type AdafactorOptions, type AdafactorState } from './adafact
 export { Adam, type AdamOptions, type AdamState, AdamW } from './adam.js'
 export type { DictLike } from './check.js'
 export { clipGradNorm_, clipGradValue_, getTotalNorm, type NormOptions } from './clip.js'
-export { type DecayGroupOptions, decayGroups } from './decay-groups.js'
+export { type DecayGroup, type DecayGroupOptions, decayGroups } from './decay-groups.js'
 export {
   ExponentialMovingAverage,
   type ExponentialMovingAverageOptions,

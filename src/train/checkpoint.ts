@@ -1,0 +1,179 @@
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { type SaveModelOptions, saveModel } from '../clip/model-files.js'
+import type { TextTower } from '../clip/text-tower.js'
+import { readJsonObject, writeJson } from '../models/index.js'
+import * as torch from '../torch/index.js'
+import type { RandomStream } from './random-stream.js'
+
+/*
+ * Checkpoints of a run: OUT/checkpoints/step-00000100/. Each is a model folder (config.json, trainable.safetensors,
+ * tokenizer.json) and what it takes to go on exactly: training.json and optimizer.safetensors. It is written beside and
+ * renamed, so that what has the name is whole; the last good one is never touched before the next one is.
+ */
+
+export const TRAINING = 'training.json'
+const OPTIMIZER = 'optimizer.safetensors'
+const FORMAT = 'cleft-checkpoint'
+const PART = '.part'
+
+type AnyOptimizer = torch.optim.AdamW | torch.optim.SGD
+
+/** Everything of a run that changes. */
+export interface RunState {
+  model: TextTower
+  optimizer: AnyOptimizer
+  random: RandomStream
+  scaler: torch.optim.GradScaler | null
+  ema: torch.optim.ExponentialMovingAverage | null
+}
+
+/** What training.json has beside the state of tensors. */
+export interface Progress {
+  /** Steps done. */
+  step: number
+  /** The options of the run, with their defaults. */
+  options: unknown
+  /** Where the loader goes on. */
+  loader: unknown
+  /** Steps left out so far for a gradient that was not finite. */
+  skipped: number
+  /** The best value so far of what the run is judged by, and its step. */
+  best: { step: number; value: number } | null
+}
+
+interface TrainingFile extends Progress {
+  format: string
+  version: 1
+  optimizer: { groups: unknown[]; numbers: Record<string, number> }
+  scaler: unknown
+  emaUpdates: number | null
+}
+
+export const checkpointName = (step: number): string => `step-${String(step).padStart(8, '0')}`
+export const checkpointFolder = (out: string, step: number): string => join(out, 'checkpoints', checkpointName(step))
+
+/** Steps of the whole checkpoints of a run, the latest last. */
+export function checkpointSteps(out: string): number[] {
+  const folder = join(out, 'checkpoints')
+  if (!existsSync(folder)) return []
+  return readdirSync(folder)
+    .flatMap((name) => {
+      const step = /^step-(\d+)$/.exec(name)?.[1]
+      return step !== undefined && existsSync(join(folder, name, TRAINING)) ? [Number(step)] : []
+    })
+    .sort((a, b) => a - b)
+}
+
+/**
+ * Writes a checkpoint and gives its folder.
+ *
+ * @throws where it cannot be written (a full disk, a folder that is read-only): what was there stays whole
+ */
+export function saveCheckpoint(out: string, state: RunState, progress: Progress, files: SaveModelOptions): string {
+  const folder = checkpointFolder(out, progress.step)
+  const part = `${folder}${PART}`
+  try {
+    rmSync(part, { recursive: true, force: true })
+    mkdirSync(part, { recursive: true })
+    saveModel(part, state.model, files)
+    torch.scope(() => {
+      const { tensors, numbers, groups } = optimizerTensors(state.optimizer)
+      for (const [index, each] of state.random.state().entries()) tensors.set(`random.${index}`, each)
+      const ema = state.ema?.stateDict()
+      for (const [index, each] of (ema?.shadow_params ?? []).entries()) tensors.set(`ema.${index}`, each)
+      torch.saveSafetensors(tensors, join(part, OPTIMIZER))
+      const file: TrainingFile = {
+        format: FORMAT,
+        version: 1,
+        ...progress,
+        optimizer: { groups, numbers },
+        scaler: state.scaler?.stateDict() ?? null,
+        emaUpdates: ema?.num_updates ?? null,
+      }
+      writeJson(join(part, TRAINING), file)
+    })
+    rmSync(folder, { recursive: true, force: true })
+    renameSync(part, folder)
+  } catch (error) {
+    rmSync(part, { recursive: true, force: true })
+    throw error
+  }
+  return folder
+}
+
+/** Moments and the like by the parameters' numbers: tensors for the one file, numbers for the other. */
+function optimizerTensors(optimizer: AnyOptimizer) {
+  const { state, param_groups: groups } = optimizer.stateDict()
+  const tensors = new Map<string, torch.Tensor>()
+  const numbers: Record<string, number> = {}
+  for (const [index, values] of state) {
+    for (const [name, value] of Object.entries(values)) {
+      if (typeof value === 'number') numbers[`${index}.${name}`] = value
+      else if (value !== undefined) tensors.set(`state.${index}.${name}`, value)
+    }
+  }
+  return { tensors, numbers, groups }
+}
+
+/** What training.json of a checkpoint says. @throws where it is none of ours */
+export function readProgress(folder: string): Progress {
+  const path = join(folder, TRAINING)
+  const file = readJsonObject(path) as unknown as TrainingFile
+  if (file.format !== FORMAT || file.version !== 1 || !Number.isSafeInteger(file.step)) {
+    throw new TypeError(
+      `expected '${path}' to be of a checkpoint of ours, version 1, but it is not; give another folder`,
+    )
+  }
+  const { step, options, loader, skipped, best } = file
+  return { step, options, loader, skipped, best }
+}
+
+/**
+ * Puts optimizer, random numbers, scaler and averages where a checkpoint has them. The model is read by loadModel.
+ *
+ * @throws where they are of another model or optimizer
+ */
+export function restoreState(folder: string, { optimizer, random, scaler, ema }: Omit<RunState, 'model'>): void {
+  const file = readJsonObject(join(folder, TRAINING)) as unknown as TrainingFile
+  using tensors = torch.openSafetensors(join(folder, OPTIMIZER))
+  torch.scope(() => {
+    const state = new Map<number, Record<string, torch.Tensor | number>>()
+    const put = (index: string, name: string, value: torch.Tensor | number) => {
+      state.set(Number(index), { ...state.get(Number(index)), [name]: value })
+    }
+    for (const name of tensors.names) {
+      const [kind, index = '', ...rest] = name.split('.')
+      if (kind === 'state') put(index, rest.join('.'), tensors.tensor(name))
+    }
+    for (const [key, value] of Object.entries(file.optimizer.numbers)) {
+      const [index = '', ...rest] = key.split('.')
+      put(index, rest.join('.'), value)
+    }
+    optimizer.loadStateDict({ state, param_groups: file.optimizer.groups } as never)
+    const list = (prefix: string) =>
+      tensors.names
+        .filter((name) => name.startsWith(`${prefix}.`))
+        .sort((a, b) => Number(a.slice(prefix.length + 1)) - Number(b.slice(prefix.length + 1)))
+        .map((name) => tensors.tensor(name))
+    random.restore(list('random').map((each) => each.clone()))
+    if (scaler !== null && file.scaler !== null) scaler.loadStateDict(file.scaler as never)
+    if (ema !== null) {
+      const { decay } = ema.stateDict()
+      const shadows = list('ema')
+      ema.loadStateDict({ decay, num_updates: file.emaUpdates, shadow_params: shadows, collected_params: null })
+    }
+  })
+}
+
+/** Takes away all but the latest checkpoints and the best, and what a kill left half written. */
+export function pruneCheckpoints(out: string, keep: number, best: number | null): void {
+  const steps = checkpointSteps(out)
+  for (const step of steps.slice(0, Math.max(0, steps.length - keep))) {
+    if (step !== best) rmSync(checkpointFolder(out, step), { recursive: true, force: true })
+  }
+  const folder = join(out, 'checkpoints')
+  for (const name of existsSync(folder) ? readdirSync(folder) : []) {
+    if (name.endsWith(PART)) rmSync(join(folder, name), { recursive: true, force: true })
+  }
+}

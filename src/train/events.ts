@@ -1,0 +1,47 @@
+/** What a run tells while it goes on. */
+export type TrainEvent =
+  | StartEvent
+  | StepEvent
+  | { readonly type: 'validation'; readonly step: number; readonly metrics: Readonly<Record<string, number>> }
+  | { readonly type: 'checkpoint'; readonly step: number; readonly folder: string }
+  | SkippedEvent
+  | { readonly type: 'warning'; readonly message: string }
+
+export interface StartEvent {
+  readonly type: 'start'
+  readonly out: string
+  /** Steps done before, where the run goes on. */
+  readonly step: number
+  readonly steps: number
+  readonly images: number
+  readonly captions: number
+  readonly parameters: number
+  readonly trainable: number
+}
+
+/** Means over the steps since the last one, but `step`, `lr`, `logScale`, `accuracy`, which are the last step's. */
+export interface StepEvent {
+  readonly type: 'step'
+  readonly step: number
+  readonly steps: number
+  readonly epoch: number
+  readonly loss: number
+  /** Retrieval at 1 within the batch, both directions, in percent. */
+  readonly accuracy: number
+  readonly lr: number
+  readonly gradientNorm: number
+  readonly logScale: number
+  readonly samplesPerSecond: number
+  /** The part of the time in which the step waited for images. */
+  readonly waiting: number
+  readonly secondsLeft: number
+}
+
+/** A step that was left out, since its loss or a gradient was not finite. */
+export interface SkippedEvent {
+  readonly type: 'skipped'
+  readonly step: number
+  readonly loss: number
+  /** Rows of the batch's images in their table. */
+  readonly rows: readonly number[]
+}

@@ -1,0 +1,157 @@
+import { existsSync, statSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { fingerprint, type SaveModelOptions } from '../clip/model-files.js'
+import { TextTower } from '../clip/text-tower.js'
+import {
+  buildModel,
+  configText,
+  freeze,
+  fromPretrained,
+  ImageEncoder,
+  type JsonObject,
+  jsonText,
+  type Logger,
+  openWeights,
+  pretrainedFolder,
+  type TextEncoder,
+  TextTokenizer,
+} from '../models/index.js'
+import { addAdapter } from '../peft/index.js'
+import * as torch from '../torch/index.js'
+import { adapterConfig, type FullPretrainOptions } from './options.js'
+import { applyFreezing } from './parameter-groups.js'
+
+/** A model to be trained, its tokenizer, and what its checkpoints say of it. */
+export interface Towers {
+  model: TextTower
+  tokenizer: TextTokenizer
+  files: SaveModelOptions
+}
+
+interface Tower {
+  model: string | JsonObject
+  pretrained?: boolean | undefined
+}
+
+/** The text of a tower's config.json. */
+async function configOf({ model }: Tower): Promise<string> {
+  if (typeof model !== 'string') return jsonText(model)
+  if (existsSync(join(model, 'config.json'))) return configText(model)
+  try {
+    return configText(model)
+  } catch {
+    return configText(await pretrainedFolder(model))
+  }
+}
+
+const isFromWeights = ({ model, pretrained }: Tower): boolean => pretrained ?? typeof model === 'string'
+
+async function load(tower: Tower, options: { device: torch.Device; layers?: number; logger?: Logger }) {
+  const { device, layers, logger } = options
+  const text = layers === undefined ? undefined : { bert: { layers } }
+  if (!isFromWeights(tower)) {
+    const config = JSON.parse(await configOf(tower)) as JsonObject
+    return buildModel(config, { device, text, logger })
+  }
+  if (typeof tower.model !== 'string') {
+    throw new RangeError('pretrained: expected a name or a folder of published weights, but the model is a config')
+  }
+  return fromPretrained(tower.model, { device, text, logger })
+}
+
+async function imageTower(options: FullPretrainOptions, device: torch.Device, logger?: Logger): Promise<ImageEncoder> {
+  const image = await load(options.image, { device, logger })
+  if (!(image instanceof ImageEncoder)) {
+    throw new TypeError(`image: expected an image encoder, but ${named(options.image)} is a ${image.constructor.name}`)
+  }
+  image.maskRatio = options.image.maskRatio
+  image.checkpointing = options.image.checkpointing
+  if (options.image.frozen) freeze(image)
+  return image
+}
+
+const named = ({ model }: Tower): string => (typeof model === 'string' ? `'${model}'` : 'the config')
+
+async function textTower(options: FullPretrainOptions, device: torch.Device, logger?: Logger): Promise<TextEncoder> {
+  const { text, peft, steps } = options
+  const model = (await load(text, { device, layers: text.layers, logger })) as unknown as TextEncoder
+  if (typeof model.wordEmbeddings !== 'function') {
+    throw new TypeError(`text: expected a text encoder, but ${named(text)} is a ${model.constructor.name}`)
+  }
+  model.running.checkpointing = text.checkpointing
+  if (peft === null) {
+    // trained as a whole: its own dropout is part of it
+    model.running.ownDropout = true
+    return model.requiresGrad_(true)
+  }
+  freeze(model, { ownDropout: text.ownDropout })
+  return torch.scope(() => addAdapter(model, adapterConfig(peft, steps)))
+}
+
+/** The folder with the frozen language model, and its tokenizer's file. */
+async function textFiles({
+  text,
+  peft,
+}: FullPretrainOptions): Promise<{ weights: SaveModelOptions['textWeights']; tokenizer: string }> {
+  const isNamed = typeof text.model === 'string'
+  const folder = isNamed ? await pretrainedFolder(text.model as string) : null
+  const place = text.tokenizer ?? folder
+  if (place === null) {
+    throw new RangeError(
+      'text.tokenizer: expected a folder with tokenizer.json for a model from a config, but received none',
+    )
+  }
+  const tokenizer = existsSync(place) && statSync(place).isDirectory() ? join(place, 'tokenizer.json') : place
+  if (peft === null) return { weights: null, tokenizer }
+  if (folder === null || !isFromWeights(text)) {
+    throw new RangeError(
+      'peft: expected a language model with published weights below adapters, but it begins from nothing; use peft: null',
+    )
+  }
+  const source = await openWeights(folder)
+  const name = existsSync(text.model as string) ? resolve(text.model as string) : (text.model as string)
+  const weights = { name, fingerprint: fingerprint(source) }
+  source.close?.()
+  return { weights, tokenizer }
+}
+
+/** Builds what pre-training trains: both towers, adapters, projections; what is frozen is. */
+export async function buildTowers(
+  options: FullPretrainOptions,
+  device: torch.Device,
+  logger?: Logger,
+): Promise<Towers> {
+  const { weights, tokenizer: tokenizerFile } = await textFiles(options)
+  const tokenizerPlace =
+    options.text.tokenizer ??
+    (typeof options.text.model === 'string' ? await pretrainedFolder(options.text.model) : tokenizerFile)
+  const tokenizer = TextTokenizer.open(tokenizerPlace)
+  const [imageConfig, textConfig] = [await configOf(options.image), await configOf(options.text)]
+  const image = await imageTower(options, device, logger)
+  const text = await textTower(options, device, logger)
+  if (tokenizer.vocabularySize > text.vocabularySize) {
+    throw new RangeError(
+      `text: expected a tokenizer of ${text.vocabularySize} tokens at most, as the model has, but '${tokenizerFile}' has ${tokenizer.vocabularySize}; is it another model's?`,
+    )
+  }
+  const model = torch.nn.construct({ device }, () =>
+    torch.scope(
+      () =>
+        new TextTower({
+          image,
+          text,
+          embeddingWidth: options.embeddingWidth,
+          imagePooling: options.image.pooling,
+          imageProjection: options.image.projection,
+          textProjection: options.text.projection,
+          pooling: options.text.pooling,
+          padToken: tokenizer.padToken,
+          maximumLength: options.text.maximumLength,
+          execution: options.text.execution,
+        }),
+    ),
+  )
+  applyFreezing(model, options)
+  model.train()
+  return { model, tokenizer, files: { imageConfig, textConfig, textWeights: weights, tokenizer: tokenizerFile } }
+}
