@@ -247,8 +247,7 @@ class Workspace {
       .add_(1)
     const lookup = this.#lookup.narrow(0, 0, number).copy_(rows.add_(coordinate(this.#columns, 0)))
     const flat = [number, -1]
-    const found = bordered.view(flat).gather(1, lookup.view(flat))
-    result.copy_(found.view([number, size, size]))
+    callOperator('aten::gather.out', bordered.view(flat), 1, lookup.view(flat), { out: result.view(flat) })
   }
 
   /** Changes those images that have a parameter, and leaves the others alone. */
