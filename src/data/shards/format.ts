@@ -1,5 +1,5 @@
-import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeSync } from 'node:fs'
-import { join } from 'node:path'
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { z } from 'zod'
 import { writeRecord } from '../../setup/files.js'
 import type { PrepareSettings } from '../loader/decoders.js'
@@ -76,7 +76,7 @@ export function claimFolder(folder: string, wanted: PreparedFolder): void {
     )
   }
   try {
-    mkdirSync(folder, { recursive: true })
+    makeFolder(folder)
     const others = readdirSync(folder).filter((name) => name !== LOCK_FILE && !name.startsWith(`${SETTINGS_FILE}.`))
     if (others.length > 0) {
       throw new Error(`it holds other files (${others.slice(0, 3).join(', ')})`)
@@ -87,6 +87,13 @@ export function claimFolder(folder: string, wanted: PreparedFolder): void {
       `expected a folder to write prepared images to, but '${folder}' is none: ${(error as Error).message}; give another one`,
     )
   }
+}
+
+/** Node's own recursive mkdir never ends where the system says that there is no parent though there is one, as below /proc. */
+function makeFolder(folder: string): void {
+  if (existsSync(folder)) return
+  if (dirname(folder) !== folder) makeFolder(dirname(folder))
+  mkdirSync(folder)
 }
 
 /** Names of the shards in a folder, in order. */

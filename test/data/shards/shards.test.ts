@@ -258,7 +258,7 @@ describe('prepare in a process that ends early', () => {
     const ended = new Promise<NodeJS.Signals | number | null>((resolve) =>
       run.once('exit', (code, by) => resolve(by ?? code)),
     )
-    while (!isTime()) await new Promise((resolve) => setTimeout(resolve, 2))
+    while (run.exitCode === null && !isTime()) await new Promise((resolve) => setTimeout(resolve, 2))
     run.kill(signal)
     return ended
   }
