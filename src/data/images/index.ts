@@ -1,0 +1,7 @@
+export { ImageError, MAX_FILE_BYTES, MAX_PIXELS } from './error.js'
+export type { Box, GrayImage, PreparedImage, StoredImage, ValueLookup, Window } from './gray.js'
+export { crop, otsuBox, otsuThreshold } from './otsu.js'
+export { type PrepareOptions, prepareImage } from './prepare.js'
+export { type ReadOptions, readImage } from './read.js'
+export { type ScaleOptions, to8Bits, toGray, type Windowing } from './scale.js'
+export { PADDED_SIZE, padToSquare } from './square.js'
