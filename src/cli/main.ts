@@ -4,6 +4,7 @@ import { hideBin } from 'yargs/helpers'
 import { exitOnSignals } from '../setup/exit.js'
 import { packageVersion } from '../setup/install.js'
 import { packageRoot } from '../setup/paths.js'
+import * as caption from './caption.js'
 import * as doctor from './doctor.js'
 import * as inspect from './inspect.js'
 import * as params from './params.js'
@@ -25,6 +26,7 @@ await yargs(hideBin(process.argv))
   .command(setup.command, setup.describe, setup.builder, setup.handler)
   .command(doctor.command, doctor.describe, doctor.builder, doctor.handler)
   .command(inspect.command, inspect.describe, inspect.builder, inspect.handler)
+  .command(caption.command, caption.describe, caption.builder, caption.handler)
   .command(params.command, params.describe, params.builder, params.handler)
   .command(verify.command, verify.describe, verify.builder, verify.handler)
   .demandCommand(1, 'a command was expected, and none came')

@@ -1,0 +1,80 @@
+import { CsvError, type Options, type Parser, parse } from 'csv-parse'
+import { TableError } from './bytes.js'
+
+/*
+ * CSV by csv-parse. Measured on CheXpert's train.csv (25 MB, 223,415 lines, 2 cores): csv-parse 0.9 s, papaparse as a stream 26 s,
+ * udsv 0.2 s; but udsv takes a short row's missing cells from the next row and drops an unclosed quote, without a word.
+ */
+
+/** Bytes of one line at most. A quote that nobody closes would else swallow the rest of the file. */
+const MAX_RECORD = 1 << 20
+
+/** The separator that the header uses. */
+export function delimiterOf(header: string): ',' | '\t' | ';' {
+  const counts = ([',', '\t', ';'] as const).map((delimiter) => ({ delimiter, count: header.split(delimiter).length }))
+  return counts.reduce((most, each) => (each.count > most.count ? each : most)).delimiter
+}
+
+/** The sentence for an error of csv-parse. */
+function explain(error: Error): string {
+  if (!(error instanceof CsvError)) return error.message
+  if (error.code === 'CSV_QUOTE_NOT_CLOSED') return 'expected a quote to be closed, but the file ends within it'
+  if (error.code === 'CSV_MAX_RECORD_SIZE') {
+    return `expected rows of less than ${MAX_RECORD} bytes, but one is longer; is a quote not closed?`
+  }
+  return error.message
+}
+
+/**
+ * The cells of every line, the header's included, as batches. Empty lines are skipped, as pandas does.
+ *
+ * @throws TableError where a quote is never closed, or a line is longer than 1 MiB
+ */
+export async function* csvRecords(
+  bytes: AsyncIterable<Buffer>,
+  delimiter: string,
+  path: string,
+): AsyncGenerator<string[][]> {
+  let records: string[][] = []
+  let failure: Error | undefined
+  const options: Options = {
+    bom: true,
+    delimiter,
+    record_delimiter: ['\r\n', '\n', '\r'],
+    skip_empty_lines: true,
+    // rows of another length are the table's to judge, which knows the row
+    relax_column_count: true,
+    relax_quotes: true,
+    max_record_size: MAX_RECORD,
+    // collected here and not pushed one by one through the stream, which takes as long as the parsing
+    on_record: (record: string[]) => {
+      records.push(record)
+      return undefined
+    },
+  }
+  const parser: Parser = parse(options)
+  parser.resume()
+  const failed = new Promise<void>((resolve) => {
+    parser.once('error', (error) => {
+      failure = error
+      resolve()
+    })
+  })
+  const take = (): string[][] => {
+    const taken = records
+    records = []
+    return taken
+  }
+  try {
+    for await (const chunk of bytes) {
+      await Promise.race([failed, new Promise<void>((resolve) => parser.write(chunk, () => resolve()))])
+      yield take()
+      if (failure !== undefined) throw new TableError(`${path}: ${explain(failure)}`)
+    }
+    await Promise.race([failed, new Promise<void>((resolve) => parser.end(() => resolve()))])
+    yield take()
+    if (failure !== undefined) throw new TableError(`${path}: ${explain(failure)}`)
+  } finally {
+    parser.destroy()
+  }
+}
