@@ -1,13 +1,13 @@
 import { parentPort, workerData } from 'node:worker_threads'
-import type { PreparedImage } from '../images/gray.js'
-import type { DecodeReply, DecodeRequest, ImageSource, PrepareSettings } from './decoders.js'
+import type { prepareImage } from '../images/index.js'
+import type { DecodeReply, DecodeRequest, PrepareSettings } from './decoders.js'
 
 /*
  * A thread of DecoderPool: prepares the images that it is sent.
  */
 
 interface ImageModule {
-  prepareImage(source: ImageSource, settings: PrepareSettings): Promise<PreparedImage>
+  readonly prepareImage: typeof prepareImage
 }
 
 const { settings, module } = workerData as { settings: PrepareSettings; module?: string }

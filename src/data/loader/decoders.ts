@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os'
 import { Worker } from 'node:worker_threads'
-import type { Box, PreparedImage } from '../images/gray.js'
+import type { Box, PreparedImage, Windowing } from '../images/index.js'
 
 /** What an image is read from: a file's path, or its bytes where it lies inside of another file. */
 export type ImageSource = string | Uint8Array
@@ -12,7 +12,7 @@ export interface PrepareSettings {
   /** Bits of a pixel. */
   readonly bits: 8 | 16
   /** How DICOM's values become gray levels. */
-  readonly windowing: 'published' | 'dicom'
+  readonly windowing: Windowing
 }
 
 export const publishedSettings: PrepareSettings = { size: 256, bits: 8, windowing: 'published' }
@@ -47,7 +47,7 @@ export interface DecoderPoolOptions {
   readonly settings?: PrepareSettings
   /** Threads. Default: one for each core. */
   readonly workers?: number
-  /** @internal The module whose `prepareImage` is called; its URL. */
+  /** @internal For tests: the URL of another module whose `prepareImage` is called. */
   readonly module?: string
 }
 

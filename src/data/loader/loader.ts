@@ -10,7 +10,7 @@ import { PreparedImages } from '../shards/prepared.js'
 import type { ShardWriter } from '../shards/writer.js'
 import type { Decoder } from './decoders.js'
 import { balancedWeights, cumulative, epochOrder, type Order, type ShardOptions, shardOf, shareOf } from './order.js'
-import { fileOf, type SourceOf } from './source.js'
+import { sourceOf } from './source.js'
 
 export interface LoaderOptions {
   /** Images of a batch, for this process. */
@@ -18,7 +18,7 @@ export interface LoaderOptions {
   readonly seed: number
   /** Augments, shuffles, drops an incomplete last batch, replaces files that fail. Default: true. */
   readonly training?: boolean
-  /** Default: 'shuffled' in training, 'sequential' otherwise. */
+  /** Default: by the data set's weights in training, 'shuffled' where it has none; 'sequential' otherwise. */
   readonly order?: Order
   /** Default: as `training`. */
   readonly augment?: boolean
@@ -40,8 +40,6 @@ export interface LoaderOptions {
   /** Prepared images. What is not among them is decoded, where there is a decoder, and is a problem otherwise. */
   readonly prepared?: PreparedImages
   readonly decoder?: Decoder
-  /** Where images are decoded from. Default: their files below the data set's folder. */
-  readonly source?: SourceOf
   /** Takes every image that was decoded: the first epoch fills it, later ones read from it. Of one process alone. */
   readonly cache?: ShardWriter
   /** Batches that are made ready ahead of their use. Default: 2. */
@@ -114,7 +112,6 @@ export class DataLoader implements AsyncIterable<Batch> {
   readonly #shard: ShardOptions
   readonly #identity: string
   readonly #training: boolean
-  readonly #source: SourceOf
   #prepared: PreparedImages | undefined
   #known: Orders | null = null
   #epoch = 0
@@ -150,12 +147,11 @@ export class DataLoader implements AsyncIterable<Batch> {
       )
     }
     const { samples } = dataset
-    const order = options.order ?? (training ? 'shuffled' : 'sequential')
+    const order = options.order ?? (training ? (dataset.weights ?? 'shuffled') : 'sequential')
     if (typeof order === 'string' && order !== 'balanced') this.#order = order
     else this.#order = cumulative(order === 'balanced' ? balancedWeights(samples) : order, samples.length)
     this.#prepared = options.prepared
     this.#training = training
-    this.#source = options.source ?? fileOf(dataset)
     this.#shard = { rank, worldSize, batchSize, dropLast }
     const ordered = typeof order === 'string' ? order : 'weighted'
     this.#identity = [dataset.hash, seed, ordered, batchSize, worldSize, dropLast ? 'whole' : 'all'].join(' ')
@@ -334,7 +330,7 @@ export class DataLoader implements AsyncIterable<Batch> {
     if (this.#prepared?.has(sample.path) === true) return null
     if (decoder === undefined) throw new Error('it is not among the prepared images')
     signal?.throwIfAborted()
-    return decoder.prepare(await this.#source(sample))
+    return decoder.prepare(await sourceOf(this.dataset, sample))
   }
 
   /** @throws where there are too many, or where it is not the file's fault */

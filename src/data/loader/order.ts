@@ -5,7 +5,7 @@ import type { Sample } from '../sample.js'
  * In which order images are seen: as they are; shuffled anew in each epoch; drawn with replacement so that every class is as
  * frequent, or by given weights (one for each sample), as many as there are samples.
  */
-export type Order = 'sequential' | 'shuffled' | 'balanced' | readonly number[]
+export type Order = 'sequential' | 'shuffled' | 'balanced' | ArrayLike<number>
 
 export interface ShardOptions {
   /** This process, from 0. */
@@ -30,10 +30,11 @@ export function balancedWeights(samples: readonly Sample[]): number[] {
 }
 
 /** The running sum of weights. @throws RangeError where they are not numbers from 0, one for each sample */
-export function cumulative(weights: readonly number[], count: number): Float64Array {
+export function cumulative(weights: ArrayLike<number>, count: number): Float64Array {
   const sums = new Float64Array(weights.length)
   let sum = 0
-  for (const [at, weight] of weights.entries()) {
+  for (let at = 0; at < weights.length; at += 1) {
+    const weight = weights[at]!
     if (!(weight >= 0 && Number.isFinite(weight))) {
       throw new RangeError(`expected weights that are numbers from 0, but weight ${at} is ${weight}`)
     }

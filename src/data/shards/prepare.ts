@@ -3,7 +3,7 @@ import { onEarlyExit } from '../../setup/exit.js'
 import { writeRecord } from '../../setup/files.js'
 import { type Reporter, silentReporter } from '../../setup/report.js'
 import type { Decoder } from '../loader/decoders.js'
-import { fileOf, type SourceOf } from '../loader/source.js'
+import { sourceOf } from '../loader/source.js'
 import { Problems } from '../problems.js'
 import type { Dataset, Sample } from '../sample.js'
 import { PROBLEMS_FILE } from './format.js'
@@ -11,7 +11,6 @@ import { ShardWriter } from './writer.js'
 
 export interface PrepareOptions {
   readonly decoder: Decoder
-  readonly source?: SourceOf
   /** Stop when this fraction of the files cannot be read. Default: 0.01. */
   readonly maxProblems?: number
   /** Images in a shard. Default: about 32 MiB of pixels. */
@@ -44,7 +43,7 @@ export async function prepareDataset(
   folder: string,
   options: PrepareOptions,
 ): Promise<PrepareReport> {
-  const { decoder, source = fileOf(dataset), maxProblems = 0.01, reporter = silentReporter, signal } = options
+  const { decoder, maxProblems = 0.01, reporter = silentReporter, signal } = options
   signal?.throwIfAborted()
   const started = performance.now()
   const images = distinct(dataset.samples)
@@ -71,7 +70,7 @@ export async function prepareDataset(
   const forget = onEarlyExit(saveAndClose)
   let prepared = 0
   try {
-    for await (const [sample, result] of inOrder(waiting, decoder, source, signal)) {
+    for await (const [sample, result] of inOrder(dataset, waiting, decoder, signal)) {
       if (result instanceof Error) {
         problems.add(result.message, sample)
         problems.check(images.length, maxProblems)
@@ -97,10 +96,10 @@ function distinct(samples: readonly Sample[]): Sample[] {
 }
 
 /** Decodes a few at a time, and gives them in order: the shards are then the same whatever the number of workers. */
-async function* inOrder(samples: readonly Sample[], decoder: Decoder, source: SourceOf, signal?: AbortSignal) {
+async function* inOrder(dataset: Dataset, samples: readonly Sample[], decoder: Decoder, signal?: AbortSignal) {
   const decode = async (sample: Sample) => {
     try {
-      return await decoder.prepare(await source(sample))
+      return await decoder.prepare(await sourceOf(dataset, sample))
     } catch (error) {
       return error instanceof Error ? error : new Error(String(error))
     }
