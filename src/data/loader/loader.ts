@@ -1,6 +1,15 @@
-import { type Device, empty, fromTypedArray, keep, scope, type Tensor } from '../../torch/index.js'
+import {
+  type Device,
+  empty,
+  fromTypedArray,
+  getNumThreads,
+  keep,
+  scope,
+  setNumThreads,
+  type Tensor,
+} from '../../torch/index.js'
 import { type InputOptions, inputOf, type Resize } from '../augment/input.js'
-import { drawAugmentation } from '../augment/parameters.js'
+import { type Augmentation, drawAugmentation } from '../augment/parameters.js'
 import { swapSides } from '../augment/sides.js'
 import type { Box, PreparedImage } from '../images/gray.js'
 import { Problems } from '../problems.js'
@@ -9,6 +18,7 @@ import type { Dataset, Sample } from '../sample.js'
 import { PreparedImages } from '../shards/prepared.js'
 import type { ShardWriter } from '../shards/writer.js'
 import type { Decoder } from './decoders.js'
+import type { InputPool } from './inputs.js'
 import { balancedWeights, cumulative, epochOrder, type Order, type ShardOptions, shardOf, shareOf } from './order.js'
 import { sourceOf } from './source.js'
 
@@ -42,6 +52,8 @@ export interface LoaderOptions {
   readonly decoder?: Decoder
   /** Takes every image that was decoded: the first epoch fills it, later ones read from it. Of one process alone. */
   readonly cache?: ShardWriter
+  /** Threads for the last stage, where the device is the CPU. Default: this one, when a batch is asked for. */
+  readonly inputs?: InputPool
   /** Batches that are made ready ahead of their use. Default: 2. */
   readonly prefetch?: number
   /** Stop when this fraction of the images cannot be read. Default: 0.01. */
@@ -88,11 +100,18 @@ interface Orders {
   readonly own: Int32Array
 }
 
-/** A batch before the last stage. */
+/** A batch before the last stage; or after it, where other threads do it ahead. */
 interface Loaded {
   readonly padded: Tensor
   readonly boxes: readonly Box[]
   readonly indices: readonly number[]
+  readonly augmentations: readonly Augmentation[] | null
+  readonly pixels: Tensor | null
+}
+
+function disposeOf({ padded, pixels }: Loaded): void {
+  padded.dispose()
+  pixels?.dispose()
 }
 
 /** How many others are tried in place of an image that cannot be read. */
@@ -233,7 +252,7 @@ export class DataLoader implements AsyncIterable<Batch> {
       this.#iterating = false
       for (const loading of running) {
         loading.then(
-          (loaded) => loaded?.padded.dispose(),
+          (loaded) => loaded !== null && disposeOf(loaded),
           () => {},
         )
       }
@@ -299,7 +318,16 @@ export class DataLoader implements AsyncIterable<Batch> {
       }
       return keep(batch)
     })
-    return { padded, boxes, indices: found.map(({ index }) => index) }
+    const { augment = this.#training, seed, flip = true, inputs } = this.options
+    const indices = found.map(({ index }) => index)
+    const augmentations = augment ? indices.map((index) => drawAugmentation(index, { seed, epoch, flip })) : null
+    const loaded: Loaded = { padded, boxes, indices, augmentations, pixels: null }
+    if (inputs === undefined || device?.startsWith('cpu') === false) return loaded
+    try {
+      return { ...loaded, pixels: await inputs.input(padded, boxes, this.#input(augmentations)) }
+    } finally {
+      padded.dispose()
+    }
   }
 
   /** An image, or the one that takes its place; `image` is null where it is prepared already. */
@@ -342,22 +370,29 @@ export class DataLoader implements AsyncIterable<Batch> {
     this.problems.check(this.dataset.samples.length, this.options.maxProblems)
   }
 
-  #finish({ padded, boxes, indices }: Loaded, epoch: number, position: number): Batch {
-    const { options, dataset } = this
-    const { augment = this.#training, seed, flip = true } = options
-    const augmentations = augment ? indices.map((index) => drawAugmentation(index, { seed, epoch, flip })) : null
-    const input: InputOptions = {
-      ...(options.resize === undefined ? {} : { resize: options.resize }),
-      ...(options.size === undefined ? {} : { size: options.size }),
-      ...(options.channels === undefined ? {} : { channels: options.channels }),
-      device: options.device ?? 'cpu',
+  #input(augmentations: readonly Augmentation[] | null): InputOptions {
+    const { resize, size, channels, device = 'cpu' } = this.options
+    return {
+      ...(resize === undefined ? {} : { resize }),
+      ...(size === undefined ? {} : { size }),
+      ...(channels === undefined ? {} : { channels }),
       ...(augmentations === null ? {} : { augmentations }),
+      device,
     }
-    let pixels: Tensor
-    try {
-      pixels = keep(inputOf(padded, boxes, input))
-    } finally {
-      padded.dispose()
+  }
+
+  #finish(loaded: Loaded, epoch: number, position: number): Batch {
+    const { options, dataset } = this
+    const { boxes, indices, augmentations } = loaded
+    let pixels = loaded.pixels
+    if (pixels === null) {
+      const run = () => keep(inputOf(loaded.padded, boxes, this.#input(augmentations)))
+      try {
+        // the decoders have the other cores: threads that wait for one another would wait for them too
+        pixels = options.decoder === undefined ? run() : withOneThread(run)
+      } finally {
+        loaded.padded.dispose()
+      }
     }
     const swaps = options.swapSides ?? dataset.kind === 'embed'
     const samples = indices.map((index) => dataset.samples[index]!)
@@ -372,8 +407,18 @@ export class DataLoader implements AsyncIterable<Batch> {
       indices,
       epoch,
       position,
-      [Symbol.dispose]: () => pixels.dispose(),
+      [Symbol.dispose]: () => pixels?.dispose(),
     }
+  }
+}
+
+function withOneThread<Result>(run: () => Result): Result {
+  const threads = getNumThreads()
+  setNumThreads(1)
+  try {
+    return run()
+  } finally {
+    setNumThreads(threads)
   }
 }
 

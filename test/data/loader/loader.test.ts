@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
 import { drawAugmentation } from '../../../src/data/augment/parameters.js'
 import { DecoderPool } from '../../../src/data/loader/decoders.js'
+import { InputPool } from '../../../src/data/loader/inputs.js'
 import { type Batch, DataLoader, type LoaderOptions } from '../../../src/data/loader/loader.js'
 import { PreparedImages } from '../../../src/data/shards/prepared.js'
 import { ShardWriter } from '../../../src/data/shards/writer.js'
@@ -73,8 +74,10 @@ describe('DataLoader', () => {
     expect(expected[1]).toEqual(expected[0])
     for (const workers of [1, 3]) {
       const decoder = new DecoderPool({ settings, workers, module: decodeModule })
+      const inputs = new InputPool({ workers })
       expect(await epochOf(small({ decoder, prefetch: workers }))).toEqual(expected[0])
-      await decoder.close()
+      expect(await epochOf(small({ decoder, prefetch: workers, inputs }))).toEqual(expected[0])
+      await Promise.all([decoder.close(), inputs.close()])
     }
     const folder = temporary()
     const cache = new ShardWriter(folder, { kind: 'table', settings }, 5)
@@ -174,6 +177,12 @@ describe('DataLoader', () => {
     const before = torch.memory.counters().live
     await epochOf(small())
     await epochOf(small(), 1)
+    const inputs = new InputPool({ workers: 2 })
+    await epochOf(small({ inputs }))
+    await epochOf(small({ inputs }), 1)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    await inputs.close()
+    expect(torch.memory.counters().inTransit).toBe(0)
     const controller = new AbortController()
     const stopped = async () => {
       for await (const batch of small({ signal: controller.signal })) {
@@ -247,10 +256,10 @@ describe('files that cannot be read', () => {
     const seen = await epochOf(loader)
     expect(seen.flatMap(({ indices }) => indices)).toEqual([0, 2, 3, 4])
     expect(loader.problems.list).toEqual([
-      { row: 1, path: 'exit1.png', problem: expect.stringMatching(/the thread that read the file failed/) },
+      { row: 1, path: 'exit1.png', problem: expect.stringMatching(/the thread that worked on it failed/) },
     ])
     await decoder.close()
-    await expect(decoder.prepare('image0.png')).rejects.toThrow(/it was closed/)
+    await expect(decoder.prepare('image0.png')).rejects.toThrow(/they were closed/)
   })
 
   it('include those that were not prepared, where nothing decodes them', async () => {
