@@ -5,6 +5,7 @@ import { exitOnSignals } from '../setup/exit.js'
 import { packageVersion } from '../setup/install.js'
 import { packageRoot } from '../setup/paths.js'
 import * as caption from './caption.js'
+import * as data from './data.js'
 import * as doctor from './doctor.js'
 import * as inspect from './inspect.js'
 import * as params from './params.js'
@@ -27,6 +28,7 @@ await yargs(hideBin(process.argv))
   .command(doctor.command, doctor.describe, doctor.builder, doctor.handler)
   .command(inspect.command, inspect.describe, inspect.builder, inspect.handler)
   .command(caption.command, caption.describe, caption.builder, caption.handler)
+  .command(data.command, data.describe, data.builder, data.handler)
   .command(params.command, params.describe, params.builder, params.handler)
   .command(verify.command, verify.describe, verify.builder, verify.handler)
   .demandCommand(1, 'a command was expected, and none came')

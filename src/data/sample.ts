@@ -60,6 +60,8 @@ export interface Dataset {
   readonly hash: string
   /** The image of a sample: the path of its file, or its bytes where it lies in an archive. Default: the file at root/path. */
   readonly open?: (sample: Sample) => Promise<string | Buffer>
+  /** Which part of which split by patient this is; null where it is all there is. */
+  readonly split?: { readonly name: string; readonly hash: string } | null
   /** How often each sample is drawn in training, compared with the others (class balance). Default: all alike. */
   readonly weights?: Float64Array | null
 }

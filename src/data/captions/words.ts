@@ -6,13 +6,13 @@
 
 const ENUMERATION = /[0-9]+\./g
 const WORD = /[\p{L}\p{N}_]+/gu
-const ASCII_WORD = /[a-z0-9_]+/g
+const BETWEEN_ASCII_WORDS = /[^a-z0-9_]+/g
 const NOT_ASCII = /[^\p{ASCII}]/gu
 
 /** The words of a text with a space between. */
 export function words(text: string): string {
   const plain = text.replaceAll(ENUMERATION, ' ').toLowerCase()
-  if (!/[^\p{ASCII}]/u.test(plain)) return plain.match(ASCII_WORD)?.join(' ') ?? ''
+  if (!/[^\p{ASCII}]/u.test(plain)) return plain.replaceAll(BETWEEN_ASCII_WORDS, ' ').trim()
   const found = plain.match(WORD) ?? []
   return found.flatMap((word) => word.replaceAll(NOT_ASCII, '') || []).join(' ')
 }

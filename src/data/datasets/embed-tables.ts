@@ -70,19 +70,27 @@ async function byAccession(
   problems: Problems,
 ): Promise<Map<string, ClinicalRow[]>> {
   const found = new Map<string, ClinicalRow[]>()
-  // few values, many rows: the strings of a batch would else hold memory of their own each
-  const values = new Interned<string>()
+  // there are few different rows once ages are whole
+  const distinct = new Interned<ClinicalRow>()
+  const age = columns.indexOf('age_at_study') + 1
   for await (const rows of table.rows(['acc_anon', 'side', ...columns], problems)) {
     for (const { cells } of rows) {
-      const [accession, ...own] = cells as [string, ...string[]]
-      const kept = own.map((cell) => values.get(cell, () => cell))
-      const key = identifierOf(accession)
+      const own = cells.slice(1)
+      if (age > 0) own[age] = wholeYears(own[age]!)
+      const kept = distinct.get(own.join('\0'), () => own)
+      const key = identifierOf(cells[0]!)
       const there = found.get(key)
       if (there === undefined) found.set(key, [kept])
       else there.push(kept)
     }
   }
   return found
+}
+
+/** '73.2' is '73'; what is no age stays as it is. */
+function wholeYears(cell: string): string {
+  const years = ageOf(cell)
+  return years === null || Number.isNaN(years) ? cell : String(Math.trunc(years))
 }
 
 /** The first row of the image's side, else the first of the study. */
@@ -202,13 +210,12 @@ function factsOf(
   const [, density, assessment, age, race, ethnicity] = study
   const meaning = (name: keyof Legend, index: number): string | null =>
     meanings[name].get(identifierOf(lesion?.[index] ?? '')) ?? null
-  const years = ageOf(age!)
   return {
     procedure: textOf(image.procedure),
     imageType: textOf(image.imageType),
     side: textOf(image.side),
     view: textOf(image.view),
-    age: years === null ? null : Math.trunc(years),
+    age: ageOf(age!),
     race: textOf(race),
     ethnicity: textOf(ethnicity),
     density: isMissing(density!) ? null : numberOf(density!),

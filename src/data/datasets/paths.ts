@@ -1,4 +1,5 @@
-import { basename, posix } from 'node:path'
+import { existsSync, readdirSync, statSync } from 'node:fs'
+import { basename, isAbsolute, join, posix } from 'node:path'
 
 /**
  * A table's path below the data set's folder, with '/' between.
@@ -28,3 +29,34 @@ export function patientOfPath(path: string): string {
 }
 
 export const IMAGE_FILE = /\.(jpe?g|png|tiff?|webp|dcm|dicom)$/i
+
+/** @throws Error where the folder is not there */
+export function existingFolder(folder: string): void {
+  if (!statSync(folder, { throwIfNoEntry: false })?.isDirectory()) {
+    throw new Error(
+      `expected the folder of a data set, but ${folder} is ${existsSync(folder) ? 'a file' : 'not there'}`,
+    )
+  }
+}
+
+/**
+ * The first of the tables that is there, also in gzip or zip.
+ *
+ * @throws Error where none is
+ */
+export function findTable(root: string, names: readonly string[]): string {
+  existingFolder(root)
+  for (const name of names) {
+    for (const ending of ['', '.gz', '.zip']) {
+      const file = isAbsolute(name) ? name + ending : join(root, name + ending)
+      if (existsSync(file)) return file
+    }
+  }
+  throw new Error(`expected ${names.join(' or ')} in ${root}, but there is no such file`)
+}
+
+/** The tables in a folder by name. */
+export const tablesIn = (folder: string): string[] =>
+  readdirSync(folder)
+    .filter((name) => /\.(csv|tsv|jsonl|ndjson|parquet)(\.gz|\.zip)?$/i.test(name))
+    .sort()

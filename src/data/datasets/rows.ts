@@ -59,3 +59,7 @@ export class Interned<Value> {
     return value
   }
 }
+
+/** Numbers by their value, words by the alphabet. */
+export const byValue = (left: string, right: string): number =>
+  Number(left) - Number(right) || (left < right ? -1 : left > right ? 1 : 0)
