@@ -5,6 +5,7 @@ import { exitOnSignals } from '../setup/exit.js'
 import { packageVersion } from '../setup/install.js'
 import { packageRoot } from '../setup/paths.js'
 import * as doctor from './doctor.js'
+import * as image from './image.js'
 import * as inspect from './inspect.js'
 import * as params from './params.js'
 import * as setup from './setup.js'
@@ -24,6 +25,7 @@ await yargs(hideBin(process.argv))
   .version(packageVersion(packageRoot()))
   .command(setup.command, setup.describe, setup.builder, setup.handler)
   .command(doctor.command, doctor.describe, doctor.builder, doctor.handler)
+  .command(image.command, image.describe, image.builder, image.handler)
   .command(inspect.command, inspect.describe, inspect.builder, inspect.handler)
   .command(params.command, params.describe, params.builder, params.handler)
   .command(verify.command, verify.describe, verify.builder, verify.handler)
