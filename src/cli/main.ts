@@ -7,6 +7,7 @@ import { packageRoot } from '../setup/paths.js'
 import * as caption from './caption.js'
 import * as data from './data.js'
 import * as doctor from './doctor.js'
+import * as image from './image.js'
 import * as inspect from './inspect.js'
 import * as params from './params.js'
 import * as setup from './setup.js'
@@ -26,6 +27,7 @@ await yargs(hideBin(process.argv))
   .version(packageVersion(packageRoot()))
   .command(setup.command, setup.describe, setup.builder, setup.handler)
   .command(doctor.command, doctor.describe, doctor.builder, doctor.handler)
+  .command(image.command, image.describe, image.builder, image.handler)
   .command(inspect.command, inspect.describe, inspect.builder, inspect.handler)
   .command(caption.command, caption.describe, caption.builder, caption.handler)
   .command(data.command, data.describe, data.builder, data.handler)

@@ -35,7 +35,7 @@ export async function readSamples(header: DicomHeader): Promise<Samples> {
   // the discrete cosine transform in 8 bits, gray: sharp is faster
   if (syntax.encoding === 'jpeg' && found.precision === 8 && found.components === 1 && found.frame! <= 0xc2) {
     const { pixels } = await readRaster(frame, 'jpeg', rows * columns)
-    return { pixels: widened(pixels, bitsAllocated), isPlanar: false }
+    return { pixels: widened(typed(pixels as Uint8Array, header, 8), bitsAllocated), isPlanar: false }
   }
   const decoded = decodeFrame(codecs[syntax.encoding], frame, { ...header, bitsStored: found.precision })
   const expected = (rows * columns * samplesPerPixel * decoded.bitsAllocated) / 8
@@ -76,7 +76,8 @@ function nativePixels(header: DicomHeader): StoredImage['pixels'] {
 
 function typed(unaligned: Uint8Array, { isSigned }: DicomHeader, bits: number): StoredImage['pixels'] {
   const width = bits / 8
-  const bytes = unaligned.byteOffset % width === 0 ? unaligned : unaligned.slice()
+  // not slice(): a Buffer's gives the same memory
+  const bytes = unaligned.byteOffset % width === 0 ? unaligned : new Uint8Array(unaligned)
   const { buffer, byteOffset } = bytes
   const length = Math.floor(bytes.length / width)
   if (bits === 8)

@@ -3,5 +3,7 @@ export type { Box, GrayImage, PreparedImage, StoredImage, ValueLookup, Window } 
 export { crop, otsuBox, otsuThreshold } from './otsu.js'
 export { type PrepareOptions, prepareImage } from './prepare.js'
 export { type ReadOptions, readImage } from './read.js'
+export { checkImagePath, saveImage } from './save.js'
 export { type ScaleOptions, to8Bits, toGray, type Windowing } from './scale.js'
 export { PADDED_SIZE, padToSquare } from './square.js'
+export { type ImageStage, imageAtStage, imageStages, type StagedImage, type StageOptions } from './stages.js'

@@ -57,6 +57,9 @@ async function layoutOf(bytes: Uint8Array, format: RasterFormat): Promise<Layout
   if (format === 'jpeg') {
     const { width, height, components, precision, orientation } = readJpegHeader(bytes)
     if (precision !== 8) throw new ImageError(`expected a JPEG of 8 bits, but it has ${precision}; convert it to PNG`)
+    if (components !== 1 && components !== 3) {
+      throw new ImageError(`expected a JPEG in gray or of three colours, but it has ${components}; convert it to PNG`)
+    }
     return { width, height, isGray: components === 1, bits: 8, orientation, warnings: [] }
   }
   const metadata = await sharp(bytes, { ignoreIcc: true })
@@ -82,7 +85,7 @@ async function layoutOf(bytes: Uint8Array, format: RasterFormat): Promise<Layout
 
 /** The bytes as 16-bit samples, copied only where they do not lie on an even address. */
 function shorts(bytes: Uint8Array): Uint16Array {
-  const aligned = bytes.byteOffset % 2 === 0 ? bytes : bytes.slice()
+  const aligned = bytes.byteOffset % 2 === 0 ? bytes : new Uint8Array(bytes)
   return new Uint16Array(aligned.buffer, aligned.byteOffset, aligned.length >> 1)
 }
 
