@@ -10,6 +10,7 @@ import * as doctor from './doctor.js'
 import * as image from './image.js'
 import * as inspect from './inspect.js'
 import * as params from './params.js'
+import * as prepare from './prepare.js'
 import * as setup from './setup.js'
 import * as verify from './verify.js'
 
@@ -32,6 +33,7 @@ await yargs(hideBin(process.argv))
   .command(caption.command, caption.describe, caption.builder, caption.handler)
   .command(data.command, data.describe, data.builder, data.handler)
   .command(params.command, params.describe, params.builder, params.handler)
+  .command(prepare.command, prepare.describe, prepare.builder, prepare.handler)
   .command(verify.command, verify.describe, verify.builder, verify.handler)
   .demandCommand(1, 'a command was expected, and none came')
   .strict()

@@ -51,7 +51,10 @@ export interface DecoderPoolOptions {
 /** In one thread: while one image waits for its file or for sharp's own threads, another is worked on. */
 const IN_FLIGHT = 2
 
-/** Prepares images in worker threads. */
+/**
+ * Prepares images in worker threads. sharp decodes in libuv's pool, which is one for the whole process, and 4 threads unless
+ * UV_THREADPOOL_SIZE said otherwise when it started.
+ */
 export class DecoderPool implements Decoder {
   readonly settings: PrepareSettings
   readonly concurrency: number
@@ -59,8 +62,6 @@ export class DecoderPool implements Decoder {
 
   /** @throws RangeError for a number of workers below 1 */
   constructor({ settings = publishedSettings, workers = availableParallelism(), module }: DecoderPoolOptions = {}) {
-    // libuv's pool, which sharp works in, is one for all threads, and 4 unless told before its first use
-    process.env.UV_THREADPOOL_SIZE ??= String(Math.max(4, workers))
     this.settings = settings
     this.concurrency = workers * IN_FLIGHT
     const data: DecodeData = { settings, module }

@@ -15,6 +15,7 @@ import type { Box, PreparedImage } from '../images/gray.js'
 import { Problems } from '../problems.js'
 import { Random } from '../random.js'
 import type { Dataset, Sample } from '../sample.js'
+import { imagesOfKind } from '../shards/format.js'
 import { PreparedImages } from '../shards/prepared.js'
 import type { ShardWriter } from '../shards/writer.js'
 import type { Decoder } from './decoders.js'
@@ -156,15 +157,7 @@ export class DataLoader implements AsyncIterable<Batch> {
     if (options.prepared === undefined && options.decoder === undefined) {
       throw new RangeError('DataLoader: expected prepared images, or a decoder to make them; there is neither')
     }
-    const kinds = [options.prepared?.settings, options.decoder?.settings].filter((each) => each !== undefined)
-    if (
-      kinds.some((each) => JSON.stringify(each) !== JSON.stringify(kinds[0])) ||
-      (options.prepared?.kind ?? dataset.kind) !== dataset.kind
-    ) {
-      throw new Error(
-        `DataLoader: expected images of a data set of kind ${dataset.kind}, all prepared alike, but received ${options.prepared} and a decoder of ${JSON.stringify(options.decoder?.settings)}`,
-      )
-    }
+    checkAlike(dataset, options)
     const { samples } = dataset
     const order = options.order ?? (training ? (dataset.weights ?? 'shuffled') : 'sequential')
     if (typeof order === 'string' && order !== 'balanced') this.#order = order
@@ -410,6 +403,16 @@ export class DataLoader implements AsyncIterable<Batch> {
       [Symbol.dispose]: () => pixels?.dispose(),
     }
   }
+}
+
+/** @throws where prepared images are of another data set, or what is decoded beside them would differ */
+function checkAlike({ kind }: Dataset, { prepared, decoder }: LoaderOptions): void {
+  const settings = [prepared?.settings, decoder?.settings].filter((each) => each !== undefined)
+  const sameKind = prepared === undefined || prepared.kind === imagesOfKind(kind)
+  if (sameKind && settings.every((each) => JSON.stringify(each) === JSON.stringify(settings[0]))) return
+  throw new Error(
+    `DataLoader: expected images of a data set of kind ${kind}, all prepared alike, but received ${prepared} and a decoder of ${JSON.stringify(decoder?.settings)}`,
+  )
 }
 
 function withOneThread<Result>(run: () => Result): Result {

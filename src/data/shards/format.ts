@@ -29,6 +29,9 @@ const folderSchema = z.object({
   windowing: z.union([z.literal('published'), z.literal('dicom')]),
 })
 
+/** Kinds that are made of the same images may share a folder. */
+export const imagesOfKind = (kind: string): string => (kind === 'chexpert-5x200' ? 'chexpert' : kind)
+
 /** What a folder of prepared images says of itself. */
 export interface PreparedFolder {
   readonly kind: string

@@ -6,7 +6,7 @@ import type { Decoder } from '../loader/decoders.js'
 import { sourceOf } from '../loader/source.js'
 import { Problems } from '../problems.js'
 import type { Dataset, Sample } from '../sample.js'
-import { PROBLEMS_FILE } from './format.js'
+import { imagesOfKind, PROBLEMS_FILE } from './format.js'
 import { ShardWriter } from './writer.js'
 
 export interface PrepareOptions {
@@ -48,7 +48,11 @@ export async function prepareDataset(
   const started = performance.now()
   const images = distinct(dataset.samples)
   const problems = new Problems()
-  const writer = new ShardWriter(folder, { kind: dataset.kind, settings: decoder.settings }, options.shardSize)
+  const writer = new ShardWriter(
+    folder,
+    { kind: imagesOfKind(dataset.kind), settings: decoder.settings },
+    options.shardSize,
+  )
   const waiting = images.filter(({ path }) => !writer.has(path))
   const kept = images.length - waiting.length
   if (kept > 0) reporter.line(`${kept} of ${images.length} images are prepared already`)
