@@ -4,10 +4,14 @@ import { hideBin } from 'yargs/helpers'
 import { exitOnSignals } from '../setup/exit.js'
 import { packageVersion } from '../setup/install.js'
 import { packageRoot } from '../setup/paths.js'
+import * as caption from './caption.js'
 import * as convert from './convert.js'
+import * as data from './data.js'
 import * as doctor from './doctor.js'
+import * as image from './image.js'
 import * as inspect from './inspect.js'
 import * as params from './params.js'
+import * as prepare from './prepare.js'
 import * as setup from './setup.js'
 import * as verify from './verify.js'
 
@@ -31,9 +35,13 @@ await yargs(hideBin(process.argv))
   .version(packageVersion(packageRoot()))
   .command(setup.command, setup.describe, setup.builder, setup.handler)
   .command(doctor.command, doctor.describe, doctor.builder, doctor.handler)
+  .command(image.command, image.describe, image.builder, image.handler)
   .command(inspect.command, inspect.describe, inspect.builder, inspect.handler)
   .command(convert.command, convert.describe, convert.builder, convert.handler)
+  .command(caption.command, caption.describe, caption.builder, caption.handler)
+  .command(data.command, data.describe, data.builder, data.handler)
   .command(params.command, params.describe, params.builder, params.handler)
+  .command(prepare.command, prepare.describe, prepare.builder, prepare.handler)
   .command(verify.command, verify.describe, verify.builder, verify.handler)
   .demandCommand(1, 'a command was expected, and none came')
   .strict()

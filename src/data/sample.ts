@@ -56,6 +56,12 @@ export interface Dataset {
   readonly samples: readonly Sample[]
   /** Rows that could not be used, and why. */
   readonly problems: Problems
-  /** SHA-256 of rows, paths, captions and labels: names this very selection in results. */
+  /** SHA-256 of rows, paths, patients, captions and labels: names this very selection in results. */
   readonly hash: string
+  /** The image of a sample: the path of its file, or its bytes where it lies in an archive. Default: the file at root/path. */
+  readonly open?: (sample: Sample) => Promise<string | Buffer>
+  /** Which part of which split by patient this is; null where it is all there is. */
+  readonly split?: { readonly name: string; readonly hash: string } | null
+  /** How often each sample is drawn in training, compared with the others (class balance). Default: all alike. */
+  readonly weights?: Float64Array | null
 }

@@ -6,12 +6,15 @@ export interface Progress {
   finish(): void
 }
 
+/** What is counted. */
+export type Unit = 'MB' | 'files' | 'images'
+
 /** Where the set-up tells what it does: a person's terminal, a log, or nobody. */
 export interface Reporter {
   /** True where a person watches, so that a child program may show its own bar. */
   readonly interactive: boolean
   line(text: string): void
-  progress(label: string, total: number, unit: 'MB' | 'files'): Progress
+  progress(label: string, total: number, unit: Unit): Progress
 }
 
 export const silentReporter: Reporter = {
@@ -33,12 +36,17 @@ export function terminalReporter(stream: NodeJS.WriteStream = process.stderr): R
       const shownTotal = Math.max(1, Math.round(total * scale))
       if (interactive) {
         const bar = new SingleBar(
-          { format: `${label} [{bar}] {percentage}% {value}/{total} ${unit}`, hideCursor: true, stream },
+          {
+            format: `${label} [{bar}] {percentage}% {value}/{total} ${unit}, {rate}/s, {left} left`,
+            hideCursor: true,
+            stream,
+          },
           Presets.shades_classic,
         )
-        bar.start(shownTotal, 0)
+        const pace = new Pace(total)
+        bar.start(shownTotal, 0, pace.shown(0, scale))
         return {
-          update: (done) => bar.update(Math.round(done * scale)),
+          update: (done) => bar.update(Math.round(done * scale), pace.shown(done, scale)),
           finish() {
             bar.update(shownTotal)
             bar.stop()
@@ -46,17 +54,42 @@ export function terminalReporter(stream: NodeJS.WriteStream = process.stderr): R
         }
       }
       let fifths = 0
+      const pace = new Pace(total)
       return {
         update(done) {
+          const { rate, left } = pace.shown(done, scale)
           const reached = Math.min(4, Math.floor((5 * done) / Math.max(1, total)))
           if (reached <= fifths) return
           fifths = reached
-          stream.write(`${label}: ${reached * 20}% of ${shownTotal} ${unit}\n`)
+          stream.write(`${label}: ${reached * 20}% of ${shownTotal} ${unit}, ${rate}/s, ${left} left\n`)
         },
         finish() {
           stream.write(`${label}: done, ${shownTotal} ${unit}\n`)
         },
       }
     },
+  }
+}
+
+/** How fast something goes. What is done at the first look was done by an earlier run. */
+class Pace {
+  #first: { readonly time: number; readonly done: number } | null = null
+
+  constructor(private readonly total: number) {}
+
+  shown(done: number, scale: number): { rate: string; left: string } {
+    const time = performance.now()
+    if (this.#first === null || done < this.#first.done) this.#first = { time, done }
+    const rate = (1000 * (done - this.#first.done)) / (time - this.#first.time)
+    if (!(rate > 0 && Number.isFinite(rate))) return { rate: '?', left: '?' }
+    const seconds = Math.ceil(Math.max(0, this.total - done) / rate)
+    const left =
+      seconds < 90
+        ? `${seconds} s`
+        : seconds < 5400
+          ? `${Math.round(seconds / 60)} min`
+          : `${(seconds / 3600).toFixed(1)} h`
+    const shown = rate * scale
+    return { rate: shown < 100 ? shown.toPrecision(3) : String(Math.round(shown)), left }
   }
 }

@@ -19,6 +19,8 @@ export interface GrayImage {
 
 /** What a file holds, before anything is done to it. */
 export interface StoredImage {
+  /** Values of 'dicom' are scaled to 8 bits by their largest one, also where they have 8 already; others are 8 or 16 bits. */
+  readonly format: 'dicom' | 'png' | 'jpeg' | 'tiff' | 'webp'
   readonly width: number
   readonly height: number
   /** Row by row. */
@@ -27,12 +29,30 @@ export interface StoredImage {
   readonly bits: number
   /** True for MONOCHROME1: the largest value is black. */
   readonly inverted: boolean
-  /** The window that the file asks for, in stored values after the rescale; null where it has none. */
-  readonly window: { readonly center: number; readonly width: number } | null
+  /** The window that the file asks for, in values after the rescale; null where it has none. */
+  readonly window: Window | null
+  /** The table that the file asks for in place of a window; null where it has none. */
+  readonly lookup: ValueLookup | null
   /** Stored value to modality value. */
   readonly rescale: { readonly slope: number; readonly intercept: number }
   /** What a person should know: 'frame 1 of 5 was used'. */
   readonly warnings: readonly string[]
+}
+
+/** Values from which to which are shown as black to white (DICOM PS3.3, C.11.2.1.2 and 3). */
+export interface Window {
+  readonly center: number
+  readonly width: number
+  readonly shape: 'linear' | 'linear-exact' | 'sigmoid'
+}
+
+/** What is shown for each value (DICOM PS3.3, C.11.2.1.1). */
+export interface ValueLookup {
+  /** The value that the first entry is for, after the rescale; what is below gets it too. */
+  readonly first: number
+  readonly entries: Uint16Array
+  /** Of an entry: 8 to 16. */
+  readonly bits: number
 }
 
 /** Inclusive on all sides, in pixels. */

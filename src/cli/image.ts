@@ -1,0 +1,58 @@
+import type { ArgumentsCamelCase, Argv } from 'yargs'
+import type { ImageStage, StagedImage, Windowing } from '../data/images/index.js'
+
+export const command = 'image <file>'
+export const describe = 'Show or save an image or DICOM file as it is at a stage of the preprocessing'
+
+interface Options {
+  file: string
+  stage: ImageStage
+  windowing: Windowing
+  size: number
+  out: string | undefined
+  json: boolean
+}
+
+export function builder(yargs: Argv): Argv<Options> {
+  return yargs
+    .positional('file', { type: 'string', demandOption: true, describe: 'DICOM, PNG, JPEG, TIFF or WebP' })
+    .option('stage', {
+      type: 'string',
+      choices: ['pixels', 'uint8', 'padded', 'cropped'],
+      default: 'padded',
+      describe: 'pixels: as stored; uint8: scaled, MONOCHROME1 inverted; padded: a square; cropped: to its bright part',
+    })
+    .option('windowing', {
+      type: 'string',
+      choices: ['published', 'dicom'],
+      default: 'published',
+      describe: 'how DICOM values become gray: by the largest, or by the window or table of the file',
+    })
+    .option('size', { type: 'number', default: 256, describe: 'side of the padded square, in pixels' })
+    .option('out', { type: 'string', describe: 'a .png, or a .safetensors with the tensor `image`' })
+    .option('json', { type: 'boolean', default: false, describe: 'one JSON object' }) as Argv<Options>
+}
+
+function summary(image: StagedImage, file: string, out: string | undefined): string {
+  const { stage, height, width, dtype, min, max, box, format, bits, inverted, warnings } = image
+  const lines = [
+    `${file}: ${format}, ${bits} bits${inverted ? ', MONOCHROME1' : ''}`,
+    `${stage}: [${height}, ${width}] ${dtype}, ${min} to ${max}`,
+  ]
+  if (box) lines.push(`box: rows ${box.top} to ${box.bottom}, columns ${box.left} to ${box.right}`)
+  for (const warning of warnings) lines.push(`warning: ${warning}`)
+  if (out !== undefined) lines.push(`written to ${out}`)
+  return lines.join('\n')
+}
+
+export async function handler(options: ArgumentsCamelCase<Options>): Promise<void> {
+  const { file, stage, windowing, size, out, json } = options
+  const { checkImagePath, imageAtStage, saveImage } = await import('../data/images/index.js')
+  if (out !== undefined) checkImagePath(out)
+  // the stage 'input', a tensor, has its place here: made from prepareImage(file) by src/data/augment
+  const image = await imageAtStage(file, stage, { windowing, size })
+  if (out !== undefined) await saveImage(image, out)
+  const { height, width, dtype, min, max, box, format, bits, inverted, warnings } = image
+  const report = { file, stage, shape: [height, width], dtype, min, max, box, format, bits, inverted, warnings }
+  process.stdout.write(`${json ? JSON.stringify({ ...report, out: out ?? null }) : summary(image, file, out)}\n`)
+}

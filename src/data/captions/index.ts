@@ -1,0 +1,3 @@
+export * from './chest.js'
+export * from './embed.js'
+export { words } from './words.js'

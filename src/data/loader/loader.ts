@@ -1,0 +1,441 @@
+import {
+  type Device,
+  empty,
+  fromTypedArray,
+  getNumThreads,
+  keep,
+  scope,
+  setNumThreads,
+  type Tensor,
+} from '../../torch/index.js'
+import { type InputOptions, inputOf, type Resize } from '../augment/input.js'
+import { type Augmentation, drawAugmentation } from '../augment/parameters.js'
+import { swapSides } from '../augment/sides.js'
+import type { Box, PreparedImage } from '../images/gray.js'
+import { Problems } from '../problems.js'
+import { Random } from '../random.js'
+import type { Dataset, Sample } from '../sample.js'
+import { imagesOfKind } from '../shards/format.js'
+import { PreparedImages } from '../shards/prepared.js'
+import type { ShardWriter } from '../shards/writer.js'
+import type { Decoder } from './decoders.js'
+import type { InputPool } from './inputs.js'
+import { balancedWeights, cumulative, epochOrder, type Order, type ShardOptions, shardOf, shareOf } from './order.js'
+import { sourceOf } from './source.js'
+
+export interface LoaderOptions {
+  /** Images of a batch, for this process. */
+  readonly batchSize: number
+  readonly seed: number
+  /** Augments, shuffles, drops an incomplete last batch, replaces files that fail. Default: true. */
+  readonly training?: boolean
+  /** Default: by the data set's weights in training, 'shuffled' where it has none; 'sequential' otherwise. */
+  readonly order?: Order
+  /** Default: as `training`. */
+  readonly augment?: boolean
+  /** Whether augmentation may flip. Default: true. */
+  readonly flip?: boolean
+  /** Whether 'left' and 'right' in a caption change places when its image is flipped. Default: for EMBED. */
+  readonly swapSides?: boolean
+  /** Default: as `training`. Otherwise the last batch may be smaller. */
+  readonly dropLast?: boolean
+  readonly resize?: Resize
+  /** Side of the pixels. Default: 224. */
+  readonly size?: number
+  readonly channels?: 1 | 3
+  /** Default: 'cpu'. With a GPU, images wait for it in pinned memory, and the last stage runs there. */
+  readonly device?: Device
+  /** Default: 0 of 1. */
+  readonly rank?: number
+  readonly worldSize?: number
+  /** Prepared images. What is not among them is decoded, where there is a decoder, and is a problem otherwise. */
+  readonly prepared?: PreparedImages
+  readonly decoder?: Decoder
+  /** Takes every image that was decoded: the first epoch fills it, later ones read from it. Of one process alone. */
+  readonly cache?: ShardWriter
+  /** Threads for the last stage, where the device is the CPU. Default: this one, when a batch is asked for. */
+  readonly inputs?: InputPool
+  /** Batches that are made ready ahead of their use. Default: 2. */
+  readonly prefetch?: number
+  /** Stop when this fraction of the images cannot be read. Default: 0.01. */
+  readonly maxProblems?: number
+  readonly signal?: AbortSignal
+}
+
+export interface Batch extends Disposable {
+  /** [B, channels, size, size], float32 from -1 to 1. It belongs to the batch: dispose of that. */
+  readonly pixels: Tensor
+  readonly samples: readonly Sample[]
+  /** Those of the samples, their sides swapped where the image was flipped. */
+  readonly captions: readonly (string | null)[]
+  readonly labels: readonly (number | null)[]
+  /** Of the samples in the data set. */
+  readonly indices: readonly number[]
+  readonly epoch: number
+  /** Which batch of the epoch, from 0. */
+  readonly position: number
+}
+
+/** Where a run is: the batch that comes next. */
+export interface LoaderState {
+  readonly epoch: number
+  readonly position: number
+  /** What the order depends on: another data set, seed or division would go on with other images. */
+  readonly identity: string
+}
+
+export interface LoaderStatistics {
+  readonly images: number
+  readonly batches: number
+  /** From the first batch that was asked for to the last that was given. */
+  readonly seconds: number
+  /** Of those, how long the user of the batches had to wait for them. */
+  readonly waiting: number
+  readonly imagesPerSecond: number
+}
+
+/** The order of an epoch: of all processes, and ours. */
+interface Orders {
+  readonly epoch: number
+  readonly all: Int32Array
+  readonly own: Int32Array
+}
+
+/** A batch before the last stage; or after it, where other threads do it ahead. */
+interface Loaded {
+  readonly padded: Tensor
+  readonly boxes: readonly Box[]
+  readonly indices: readonly number[]
+  readonly augmentations: readonly Augmentation[] | null
+  readonly pixels: Tensor | null
+}
+
+function disposeOf({ padded, pixels }: Loaded): void {
+  padded.dispose()
+  pixels?.dispose()
+}
+
+/** How many others are tried in place of an image that cannot be read. */
+const REPLACEMENTS = 16
+
+/**
+ * Batches of a data set: `for await (const batch of loader)` gives the rest of an epoch, and the next time the next one.
+ *
+ * The same seed gives the same batches on every run, whatever the number of workers and wherever a run was stopped and went
+ * on. A file that cannot be read is noted in {@link DataLoader.problems}; in training another image of the epoch takes its
+ * place, chosen by seed, epoch and index, and otherwise its batch is smaller.
+ */
+export class DataLoader implements AsyncIterable<Batch> {
+  readonly problems = new Problems()
+  readonly #failed = new Set<number>()
+  readonly #order: 'sequential' | 'shuffled' | Float64Array
+  readonly #shard: ShardOptions
+  readonly #identity: string
+  readonly #training: boolean
+  #prepared: PreparedImages | undefined
+  #known: Orders | null = null
+  #epoch = 0
+  #position = 0
+  #iterating = false
+  readonly #times = { images: 0, batches: 0, started: Number.NaN, ended: Number.NaN, waiting: 0 }
+
+  /** @throws RangeError for options that do not fit each other, or a data set too small for one batch */
+  constructor(
+    readonly dataset: Dataset,
+    private readonly options: LoaderOptions,
+  ) {
+    const { training = true, batchSize, seed, rank = 0, worldSize = 1, dropLast = training, prefetch = 2 } = options
+    const whole = (name: string, value: number, least: number) => {
+      if (Number.isInteger(value) && value >= least) return
+      throw new RangeError(`DataLoader: expected ${name} to be a whole number from ${least}, but received ${value}`)
+    }
+    whole('batchSize', batchSize, 1)
+    whole('worldSize', worldSize, 1)
+    whole('rank', rank, 0)
+    whole('prefetch', prefetch, 0)
+    if (rank >= worldSize) throw new RangeError(`DataLoader: expected a rank below ${worldSize}, but received ${rank}`)
+    if (options.prepared === undefined && options.decoder === undefined) {
+      throw new RangeError('DataLoader: expected prepared images, or a decoder to make them; there is neither')
+    }
+    checkAlike(dataset, options)
+    const { samples } = dataset
+    const order = options.order ?? (training ? (dataset.weights ?? 'shuffled') : 'sequential')
+    if (typeof order === 'string' && order !== 'balanced') this.#order = order
+    else this.#order = cumulative(order === 'balanced' ? balancedWeights(samples) : order, samples.length)
+    this.#prepared = options.prepared
+    this.#training = training
+    this.#shard = { rank, worldSize, batchSize, dropLast }
+    const ordered = typeof order === 'string' ? order : 'weighted'
+    this.#identity = [dataset.hash, seed, ordered, batchSize, worldSize, dropLast ? 'whole' : 'all'].join(' ')
+    if (this.batchesPerEpoch === 0) {
+      throw new RangeError(
+        `DataLoader: expected enough images for a batch of ${batchSize} in each of ${worldSize} processes, but there are ${samples.length}`,
+      )
+    }
+  }
+
+  /** Of this process. */
+  get batchesPerEpoch(): number {
+    return Math.ceil(shareOf(this.dataset.samples.length, this.#shard) / this.#shard.batchSize)
+  }
+
+  /** To go on from with {@link resume}, after the batch that was given last. */
+  state(): LoaderState {
+    const isOver = this.#position >= this.batchesPerEpoch
+    return {
+      epoch: isOver ? this.#epoch + 1 : this.#epoch,
+      position: isOver ? 0 : this.#position,
+      identity: this.#identity,
+    }
+  }
+
+  /** @throws where the state is of another data set, seed, order, batch size or number of processes */
+  resume({ epoch, position, identity }: LoaderState): void {
+    if (identity !== this.#identity) {
+      throw new Error(
+        `expected to go on with the same data, seed and batches (${this.#identity}), but the state is of others (${identity})`,
+      )
+    }
+    if (!(Number.isInteger(epoch) && epoch >= 0 && Number.isInteger(position) && position >= 0)) {
+      throw new RangeError(`expected an epoch and a position from 0, but received ${epoch} and ${position}`)
+    }
+    this.#refuseSecond()
+    this.#epoch = epoch
+    this.#position = position
+  }
+
+  statistics(): LoaderStatistics {
+    const { images, batches, started, ended, waiting } = this.#times
+    const seconds = batches === 0 ? 0 : (ended - started) / 1000
+    return { images, batches, seconds, waiting: waiting / 1000, imagesPerSecond: seconds === 0 ? 0 : images / seconds }
+  }
+
+  /** The rest of this epoch. */
+  async *[Symbol.asyncIterator](): AsyncGenerator<Batch, void, undefined> {
+    const { signal, prefetch = 2, cache } = this.options
+    this.#refuseSecond()
+    if (cache !== undefined) this.#openCache(cache)
+    const { epoch, position } = this.state()
+    this.#epoch = epoch
+    this.#position = position
+    this.#iterating = true
+    const count = this.batchesPerEpoch
+    const running: Promise<Loaded | null>[] = []
+    try {
+      for (let next = position; this.#position < count; ) {
+        signal?.throwIfAborted()
+        const asked = performance.now()
+        for (; next < Math.min(count, this.#position + 1 + prefetch); next += 1) {
+          const loading = this.#load(epoch, next)
+          // told when its turn comes
+          loading.catch(() => {})
+          running.push(loading)
+        }
+        const loaded = await abortable(running[0]!, signal)
+        running.shift()
+        const at = this.#position
+        this.#position += 1
+        if (loaded === null) continue
+        const batch = this.#finish(loaded, epoch, at)
+        this.#count(asked, batch.indices.length)
+        yield batch
+      }
+      cache?.flush()
+    } finally {
+      this.#iterating = false
+      for (const loading of running) {
+        loading.then(
+          (loaded) => loaded !== null && disposeOf(loaded),
+          () => {},
+        )
+      }
+    }
+  }
+
+  #refuseSecond(): void {
+    if (this.#iterating) throw new Error('expected one loop over the batches at a time, but another one goes on')
+  }
+
+  #count(asked: number, images: number): void {
+    const times = this.#times
+    const now = performance.now()
+    if (times.batches === 0) times.started = asked
+    times.ended = now
+    times.waiting += now - asked
+    times.images += images
+    times.batches += 1
+  }
+
+  #orders(epoch: number): Orders {
+    if (this.#known?.epoch === epoch) return this.#known
+    const all = epochOrder(this.dataset.samples.length, this.#order, this.options.seed, epoch)
+    this.#known = { epoch, all, own: shardOf(all, this.#shard) }
+    return this.#known
+  }
+
+  /** What the cache has by now: an epoch reads what those before it decoded. */
+  #openCache(cache: ShardWriter): void {
+    cache.flush()
+    if (this.#prepared !== this.options.prepared) this.#prepared?.[Symbol.dispose]()
+    this.#prepared = PreparedImages.open(cache.folder)
+  }
+
+  /** Reads a batch; null where not one of its files can be read. */
+  async #load(epoch: number, position: number): Promise<Loaded | null> {
+    const { batchSize } = this.#shard
+    const { all, own } = this.#orders(epoch)
+    const wanted = [...own.subarray(position * batchSize, (position + 1) * batchSize)]
+    const read = await Promise.all(
+      wanted.map((index, at) => this.#readOrReplace(index, all, [this.#shard.rank, epoch, position, at])),
+    )
+    const found = read.filter((each) => each !== null)
+    if (found.length === 0) return null
+    const { cache, device } = this.options
+    const { size, bits } = (this.#prepared ?? this.options.decoder)!.settings
+    const boxes: Box[] = []
+    const padded = scope(() => {
+      const batch = empty([found.length, 1, size, size], {
+        dtype: bits === 8 ? 'uint8' : 'uint16',
+        pinMemory: device?.startsWith('cuda') === true,
+      })
+      for (const [at, { index, image }] of found.entries()) {
+        const { path, row } = this.dataset.samples[index]!
+        const target = batch.select(0, at)
+        if (image === null) {
+          boxes.push(this.#prepared!.read(path, target))
+          continue
+        }
+        target.copy_(fromTypedArray(image.padded.pixels, [1, size, size]))
+        boxes.push(image.box)
+        cache?.add(path, row, image)
+      }
+      return keep(batch)
+    })
+    const { augment = this.#training, seed, flip = true, inputs } = this.options
+    const indices = found.map(({ index }) => index)
+    const augmentations = augment ? indices.map((index) => drawAugmentation(index, { seed, epoch, flip })) : null
+    const loaded: Loaded = { padded, boxes, indices, augmentations, pixels: null }
+    if (inputs === undefined || device?.startsWith('cpu') === false) return loaded
+    try {
+      return { ...loaded, pixels: await inputs.input(padded, boxes, this.#input(augmentations)) }
+    } finally {
+      padded.dispose()
+    }
+  }
+
+  /** An image, or the one that takes its place; `image` is null where it is prepared already. */
+  async #readOrReplace(
+    index: number,
+    order: Int32Array,
+    place: readonly number[],
+  ): Promise<{ index: number; image: PreparedImage | null } | null> {
+    const random = new Random(this.options.seed, 'replace', ...place)
+    for (let candidate = index, tries = 0; ; candidate = order[random.integer(order.length)]!, tries += 1) {
+      if (!this.#failed.has(candidate)) {
+        try {
+          return { index: candidate, image: await this.#read(candidate) }
+        } catch (error) {
+          this.#fail(candidate, error)
+        }
+      }
+      if (!this.#training) return null
+      if (tries === REPLACEMENTS) {
+        throw new Error(`expected one of ${tries + 1} images of the epoch to be readable, but none is`)
+      }
+    }
+  }
+
+  async #read(index: number): Promise<PreparedImage | null> {
+    const { decoder, signal } = this.options
+    const sample = this.dataset.samples[index]!
+    if (this.#prepared?.has(sample.path) === true) return null
+    if (decoder === undefined) throw new Error('it is not among the prepared images')
+    signal?.throwIfAborted()
+    return decoder.prepare(await sourceOf(this.dataset, sample))
+  }
+
+  /** @throws where there are too many, or where it is not the file's fault */
+  #fail(index: number, error: unknown): void {
+    this.options.signal?.throwIfAborted()
+    if (this.#failed.has(index)) return
+    this.#failed.add(index)
+    this.problems.add(error instanceof Error ? error.message : String(error), this.dataset.samples[index]!)
+    this.problems.check(this.dataset.samples.length, this.options.maxProblems)
+  }
+
+  #input(augmentations: readonly Augmentation[] | null): InputOptions {
+    const { resize, size, channels, device = 'cpu' } = this.options
+    return {
+      ...(resize === undefined ? {} : { resize }),
+      ...(size === undefined ? {} : { size }),
+      ...(channels === undefined ? {} : { channels }),
+      ...(augmentations === null ? {} : { augmentations }),
+      device,
+    }
+  }
+
+  #finish(loaded: Loaded, epoch: number, position: number): Batch {
+    const { options, dataset } = this
+    const { boxes, indices, augmentations } = loaded
+    let pixels = loaded.pixels
+    if (pixels === null) {
+      const run = () => keep(inputOf(loaded.padded, boxes, this.#input(augmentations)))
+      try {
+        // the decoders have the other cores: threads that wait for one another would wait for them too
+        pixels = options.decoder === undefined ? run() : withOneThread(run)
+      } finally {
+        loaded.padded.dispose()
+      }
+    }
+    const swaps = options.swapSides ?? dataset.kind === 'embed'
+    const samples = indices.map((index) => dataset.samples[index]!)
+    const captions = samples.map(({ caption }, at) =>
+      swaps && caption !== null && augmentations?.[at]?.flip === true ? swapSides(caption) : caption,
+    )
+    return {
+      pixels,
+      samples,
+      captions,
+      labels: samples.map(({ label }) => label),
+      indices,
+      epoch,
+      position,
+      [Symbol.dispose]: () => pixels?.dispose(),
+    }
+  }
+}
+
+/** @throws where prepared images are of another data set, or what is decoded beside them would differ */
+function checkAlike({ kind }: Dataset, { prepared, decoder }: LoaderOptions): void {
+  const settings = [prepared?.settings, decoder?.settings].filter((each) => each !== undefined)
+  const sameKind = prepared === undefined || prepared.kind === imagesOfKind(kind)
+  if (sameKind && settings.every((each) => JSON.stringify(each) === JSON.stringify(settings[0]))) return
+  throw new Error(
+    `DataLoader: expected images of a data set of kind ${kind}, all prepared alike, but received ${prepared} and a decoder of ${JSON.stringify(decoder?.settings)}`,
+  )
+}
+
+function withOneThread<Result>(run: () => Result): Result {
+  const threads = getNumThreads()
+  setNumThreads(1)
+  try {
+    return run()
+  } finally {
+    setNumThreads(threads)
+  }
+}
+
+/** Stops waiting when the signal says so; the work itself goes on to its end. */
+async function abortable<Value>(work: Promise<Value>, signal: AbortSignal | undefined): Promise<Value> {
+  if (signal === undefined) return work
+  let stop = () => {}
+  const aborted = new Promise<never>((_, reject) => {
+    stop = () => reject(signal.reason)
+    signal.addEventListener('abort', stop, { once: true })
+  })
+  try {
+    return await Promise.race([work, aborted])
+  } finally {
+    signal.removeEventListener('abort', stop)
+  }
+}

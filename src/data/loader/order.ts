@@ -1,0 +1,89 @@
+import { Random } from '../random.js'
+import type { Sample } from '../sample.js'
+
+/**
+ * In which order images are seen: as they are; shuffled anew in each epoch; drawn with replacement so that every class is as
+ * frequent, or by given weights (one for each sample), as many as there are samples.
+ */
+export type Order = 'sequential' | 'shuffled' | 'balanced' | ArrayLike<number>
+
+export interface ShardOptions {
+  /** This process, from 0. */
+  readonly rank: number
+  readonly worldSize: number
+  /** Images of a batch. */
+  readonly batchSize: number
+  /** Whether only whole batches are used, and as many by every process. */
+  readonly dropLast: boolean
+}
+
+/** Weights with which every class is drawn as often. @throws where a sample has no class */
+export function balancedWeights(samples: readonly Sample[]): number[] {
+  const counts = new Map<number, number>()
+  for (const { label, row, path } of samples) {
+    if (label === null) {
+      throw new Error(`expected a class for every sample to balance them, but row ${row}, ${path}, has none or several`)
+    }
+    counts.set(label, (counts.get(label) ?? 0) + 1)
+  }
+  return samples.map(({ label }) => 1 / counts.get(label!)!)
+}
+
+/** The running sum of weights. @throws RangeError where they are not numbers from 0, one for each sample */
+export function cumulative(weights: ArrayLike<number>, count: number): Float64Array {
+  const sums = new Float64Array(weights.length)
+  let sum = 0
+  for (let at = 0; at < weights.length; at += 1) {
+    const weight = weights[at]!
+    if (!(weight >= 0 && Number.isFinite(weight))) {
+      throw new RangeError(`expected weights that are numbers from 0, but weight ${at} is ${weight}`)
+    }
+    sum += weight
+    sums[at] = sum
+  }
+  if (weights.length !== count || !(sum > 0)) {
+    throw new RangeError(
+      `expected a weight for each of ${count} samples and one of them above 0, but received ${weights.length} with a sum of ${sum}`,
+    )
+  }
+  return sums
+}
+
+/** The order of one epoch, for all processes. It depends on seed and epoch alone. */
+export function epochOrder(
+  count: number,
+  order: 'sequential' | 'shuffled' | Float64Array,
+  seed: number,
+  epoch: number,
+): Int32Array {
+  const indices = Int32Array.from({ length: count }, (_, index) => index)
+  if (order === 'sequential') return indices
+  if (order === 'shuffled') return Int32Array.from(new Random(seed, 'shuffle', epoch).shuffle([...indices]))
+  const random = new Random(seed, 'draw', epoch)
+  const sum = order.at(-1)!
+  return indices.map(() => firstAbove(order, random.uniform(0, sum)))
+}
+
+/** The first place whose running sum is above a value: one with a weight of 0 is never it. */
+function firstAbove(sums: Float64Array, value: number): number {
+  let low = 0
+  let high = sums.length - 1
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if (sums[middle]! > value) high = middle
+    else low = middle + 1
+  }
+  return low
+}
+
+/** How many images a process sees in an epoch. */
+export function shareOf(count: number, { rank, worldSize, batchSize, dropLast }: ShardOptions): number {
+  if (dropLast) return Math.floor(count / worldSize / batchSize) * batchSize
+  return Math.ceil((count - rank) / worldSize)
+}
+
+/** What a process sees of an epoch's order: every image is some process's, but for an incomplete last batch that is dropped. */
+export function shardOf(order: Int32Array, options: ShardOptions): Int32Array {
+  const share = shareOf(order.length, options)
+  return Int32Array.from({ length: share }, (_, at) => order[at * options.worldSize + options.rank]!)
+}
