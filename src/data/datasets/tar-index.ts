@@ -47,7 +47,7 @@ async function indexOf(file: FileHandle, length: number): Promise<TarEntry[]> {
   let longName: string | undefined
   for (let offset = 0; offset + BLOCK <= length; ) {
     const header = new Header(await readAt(file, offset, BLOCK), 0, extended)
-    if (header.nullBlock) break
+    if (header.nullBlock) return entries
     if (!header.cksumValid) throw new Error(`the header at byte ${offset} is damaged`)
     const size = header.size ?? 0
     const content = offset + BLOCK
@@ -66,7 +66,7 @@ async function indexOf(file: FileHandle, length: number): Promise<TarEntry[]> {
     }
     offset = content + padded(size)
   }
-  return entries
+  throw new Error('the file ends without the mark of an end: it was cut off')
 }
 
 /** The bytes of an entry. */
