@@ -4,8 +4,10 @@ import { isAbsolute, join } from 'node:path'
 import { z } from 'zod'
 import { ImageEncoder } from '../models/image/index.js'
 import {
+  configText,
   exactJson,
   fromSource,
+  jsonText,
   type Logger,
   loadWeights,
   openWeights,
@@ -60,6 +62,7 @@ export type ModelConfig = z.infer<typeof modelConfig>
 
 export const MODEL_CONFIG = 'config.json'
 export const TRAINABLE = 'trainable.safetensors'
+export const TOKENIZER = 'tokenizer.json'
 const adapterPrefix = (name: string) => `text_adapters.${name}.`
 
 /** Whether a folder is a model of ours. */
@@ -139,11 +142,34 @@ export function saveModel(folder: string, model: TextTower, options: SaveModelOp
     }
     torch.saveSafetensors(state, join(folder, TRAINABLE))
   })
-  if (options.tokenizer !== undefined) copyFileSync(options.tokenizer, join(folder, 'tokenizer.json'))
+  if (options.tokenizer !== undefined) copyFileSync(options.tokenizer, join(folder, TOKENIZER))
   writeJson(join(folder, MODEL_CONFIG), config)
 }
 
-export interface LoadModelOptions extends Pick<PretrainedOptions, 'device' | 'dtype'> {
+/** What a model folder says of itself: to write the model again. */
+export function readModelFiles(folder: string): SaveModelOptions {
+  const { image, text } = exactJson(configText(folder)) as { image: { config: unknown }; text: { config: unknown } }
+  const { weights } = readConfig(folder).text
+  const tokenizer = join(folder, TOKENIZER)
+  return {
+    imageConfig: jsonText(image.config),
+    textConfig: jsonText(text.config),
+    textWeights: weights,
+    ...(existsSync(tokenizer) ? { tokenizer } : {}),
+  }
+}
+
+function readConfig(folder: string): ModelConfig {
+  const path = join(folder, MODEL_CONFIG)
+  const parsed = modelConfig.safeParse(readJsonObject(path))
+  if (parsed.success) return parsed.data
+  const [issue] = parsed.error.issues
+  throw new TypeError(
+    `expected '${path}' to describe a cleft model, but at ${issue?.path.join('.') || 'its top'}: ${issue?.message}; is this a model folder of ours?`,
+  )
+}
+
+export interface LoadModelOptions extends Pick<PretrainedOptions, 'device' | 'dtype' | 'ownDropout'> {
   /** The frozen language model, where it is no longer at the place that the folder names. */
   textFolder?: string
   /** Whether what is not frozen takes gradients. Default: false. */
@@ -158,14 +184,7 @@ export interface LoadModelOptions extends Pick<PretrainedOptions, 'device' | 'dt
  */
 export async function loadModel(folder: string, options: LoadModelOptions = {}): Promise<TextTower> {
   const path = join(folder, MODEL_CONFIG)
-  const parsed = modelConfig.safeParse(readJsonObject(path))
-  if (!parsed.success) {
-    const [issue] = parsed.error.issues
-    throw new TypeError(
-      `expected '${path}' to describe a cleft model, but at ${issue?.path.join('.') || 'its top'}: ${issue?.message}; is this a model folder of ours?`,
-    )
-  }
-  const config = parsed.data
+  const config = readConfig(folder)
   const { trainable = false } = options
   const source = await openWeights(join(folder, TRAINABLE))
   try {

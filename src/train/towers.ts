@@ -1,6 +1,6 @@
 import { existsSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { fingerprint, type SaveModelOptions } from '../clip/model-files.js'
+import { fingerprint, loadModel, readModelFiles, type SaveModelOptions } from '../clip/model-files.js'
 import { TextTower } from '../clip/text-tower.js'
 import {
   buildModel,
@@ -154,4 +154,28 @@ export async function buildTowers(
   applyFreezing(model, options)
   model.train()
   return { model, tokenizer, files: { imageConfig, textConfig, textWeights: weights, tokenizer: tokenizerFile } }
+}
+
+/** The same out of a checkpoint of such a run. */
+export async function resumeTowers(
+  folder: string,
+  options: FullPretrainOptions,
+  device: torch.Device,
+  logger?: Logger,
+): Promise<Towers> {
+  const { image, text, peft } = options
+  const model = await loadModel(folder, { device, trainable: true, ownDropout: text.ownDropout, logger })
+  model.image.maskRatio = image.maskRatio
+  model.image.checkpointing = image.checkpointing
+  if (image.frozen) freeze(model.image)
+  const running = (model.text as TextEncoder).running
+  running.checkpointing = text.checkpointing
+  if (peft === null) running.ownDropout = true
+  model.encoding.execution = text.execution
+  applyFreezing(model, options)
+  model.train()
+  const files = readModelFiles(folder)
+  const { padToken } = model.encoding
+  const tokenizer = TextTokenizer.open(files.tokenizer ?? folder, padToken === undefined ? {} : { padToken })
+  return { model, tokenizer, files }
 }

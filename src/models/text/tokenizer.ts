@@ -4,8 +4,8 @@ import { Tokenizer } from 'tokenizers'
 import { type JsonObject, readJsonObject } from '../config.js'
 
 export interface TokenizerOptions {
-  /** The token of padding. Default: the end token of GPT-2 and LLaMA models, BERT's [PAD], else what the files say. */
-  padToken?: string
+  /** The token of padding. Default: the end token of GPT-2 and LLaMA models, BERT's [PAD], else what the files say. By its text or its id. */
+  padToken?: string | number
 }
 
 export interface EncodeOptions {

@@ -1,0 +1,15 @@
+/*
+ * Data sets from disk to the training step.
+ */
+export { type InputOptions, inputOf, type Resize } from './augment/input.js'
+export { DATASET_KINDS, type DatasetSpec, openDataset } from './datasets/index.js'
+export * from './images/index.js'
+export { type Decoder, DecoderPool, type PrepareSettings, publishedSettings } from './loader/decoders.js'
+export { InputPool } from './loader/inputs.js'
+export { type Batch, DataLoader, type LoaderOptions, type LoaderState, type LoaderStatistics } from './loader/loader.js'
+export { describeProblem, type Problem, Problems } from './problems.js'
+export { Random } from './random.js'
+export * from './sample.js'
+export { type PrepareOptions as PrepareDatasetOptions, type PrepareReport, prepareDataset } from './shards/prepare.js'
+export { PreparedImages } from './shards/prepared.js'
+export { ShardWriter } from './shards/writer.js'

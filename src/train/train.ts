@@ -1,0 +1,39 @@
+import type { Logger } from '../models/index.js'
+import type { TrainEvent } from './events.js'
+import { Job } from './job.js'
+import { describeIssues, type FullPretrainOptions, type PretrainOptions, pretrainSchema } from './options.js'
+import { pretrain, type TrainResult } from './pretrain.js'
+
+export type TrainOptions = PretrainOptions
+
+/** What is not part of a run's configuration. */
+export interface TrainContext {
+  /** Stops the run at the next micro-batch, with a checkpoint to go on from. */
+  signal?: AbortSignal
+  /** Where models tell what they do not know. Default: the console. */
+  logger?: Logger
+}
+
+/**
+ * Trains. What it returns can be awaited for the result, and iterated for its events while it runs.
+ *
+ * @example
+ * const job = train({ stage: 'pretrain', data: { kind: 'chexpert', root }, image: 'dinov2_vitb14_reg', text: 'biomedlm', out: 'runs/a' })
+ * for await (const event of job) if (event.type === 'step') console.log(event.step, event.loss)
+ * const { checkpoint } = await job
+ * @throws RangeError (when awaited or iterated) for options that do not fit, before anything is loaded
+ */
+export function train(options: TrainOptions, context: TrainContext = {}): Job<TrainEvent, TrainResult> {
+  return new Job(async (emit) => {
+    const full = parseOptions(options)
+    context.signal?.throwIfAborted()
+    return pretrain(full, { emit, ...context })
+  })
+}
+
+/** Options with their defaults. */
+export function parseOptions(options: TrainOptions): FullPretrainOptions {
+  const parsed = pretrainSchema.safeParse(options)
+  if (parsed.success) return parsed.data
+  throw new RangeError(`train: expected options of a run, but ${describeIssues(parsed.error)}`)
+}
