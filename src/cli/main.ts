@@ -7,6 +7,7 @@ import { packageRoot } from '../setup/paths.js'
 import * as doctor from './doctor.js'
 import * as inspect from './inspect.js'
 import * as params from './params.js'
+import * as phantom from './phantom.js'
 import * as setup from './setup.js'
 import * as verify from './verify.js'
 
@@ -26,6 +27,7 @@ await yargs(hideBin(process.argv))
   .command(doctor.command, doctor.describe, doctor.builder, doctor.handler)
   .command(inspect.command, inspect.describe, inspect.builder, inspect.handler)
   .command(params.command, params.describe, params.builder, params.handler)
+  .command(phantom.command, phantom.describe, phantom.builder, phantom.handler)
   .command(verify.command, verify.describe, verify.builder, verify.handler)
   .demandCommand(1, 'a command was expected, and none came')
   .strict()

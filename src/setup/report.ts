@@ -11,7 +11,7 @@ export interface Reporter {
   /** True where a person watches, so that a child program may show its own bar. */
   readonly interactive: boolean
   line(text: string): void
-  progress(label: string, total: number, unit: 'MB' | 'files'): Progress
+  progress(label: string, total: number, unit: 'MB' | 'files' | 'patients'): Progress
 }
 
 export const silentReporter: Reporter = {

@@ -166,9 +166,13 @@ export function smoothField(random: Random, size: number): (x: number, y: number
   const grid = 32
   const values = Float32Array.from({ length: grid * grid }, () => random.uniform(-1, 1))
   const offset = [random.uniform(0, grid), random.uniform(0, grid)] as const
+  // Turned, or the grid's directions would show.
+  const angle = random.uniform(0.2, 1.3)
+  const cos = Math.cos(angle) / size
+  const sin = Math.sin(angle) / size
   return (x, y) => {
-    const u = x / size + offset[0] + 4 * grid
-    const v = y / size + offset[1] + 4 * grid
+    const u = x * cos - y * sin + offset[0]
+    const v = x * sin + y * cos + offset[1]
     const column = Math.floor(u)
     const row = Math.floor(v)
     const fu = u - column

@@ -87,7 +87,7 @@ function filler(scene: Scene, lung: Layer): (strength: number) => (index: number
   const { data } = scene.density
   return (strength) => (index, weight) => {
     const before = data[index]!
-    data[index] = before + Math.max(0, SOLID - before) * clamp(strength * weight) * lung.data[index]!
+    data[index] = before + Math.max(0, SOLID - before) * clamp(strength * weight) * Math.min(1, 2.5 * lung.data[index]!)
   }
 }
 
@@ -105,27 +105,32 @@ function cloud(
   const angle = random.uniform(-0.6, 0.6)
   lung.ellipse(center, [radii[0] * 1.35, radii[1] * 1.35], angle, 0.75, (index, weight, x, y) => {
     const mottled = weight + uneven * (0.5 * coarse(x, y) + 0.3 * fine(x, y))
-    paint(index, smoothstep(0.12, 0.75, mottled * Math.min(1, 3 * weight)))
+    paint(index, smoothstep(0.08, 0.95, mottled * Math.min(1, 2.2 * weight)))
   })
 }
 
 /** A place in a lung. */
-function place(random: Random, scene: Scene, side: Side, low: number, high: number): Point {
-  const { body, shape } = scene
+function place(
+  random: Random,
+  { body, shape }: Pick<Scene, 'body' | 'shape'>,
+  side: Side,
+  low: number,
+  high: number,
+): Point {
   const y = shape.dome[side < 0 ? 0 : 1] * random.uniform(low, high)
   const from = inner(body, shape, side, y)
   const to = wall(body, shape, side, y)
   return { x: side * (from + (to - from) * random.uniform(0.25, 0.72)), y }
 }
 
-/** Where an opacity lies, for tables that give boxes. */
+/** Where an opacity lies. */
 export interface Patch {
   readonly center: Point
   readonly radii: readonly [number, number]
 }
 
 /** One dense patch, with bronchi that still hold air. */
-export function consolidate(random: Random, severity: number, scene: Scene): Patch[] {
+export function consolidate(random: Random, severity: number, scene: Scene): void {
   const side = sideOf(random)
   const lung = lungOf(scene, side)
   const upper = random.chance(0.3)
@@ -140,27 +145,28 @@ export function consolidate(random: Random, severity: number, scene: Scene): Pat
       scene.density.data[index]! -= 0.13 * severity * weight * lung.data[index]!
     })
   }
-  return [{ center, radii }]
 }
 
-/** Several mottled patches, fainter, mostly below. */
-export function inflame(random: Random, severity: number, scene: Scene): Patch[] {
+/** Where several patches lie, mostly below: known before anything is drawn, for tables that give boxes. */
+export function placePneumonia(random: Random, severity: number, anatomy: Pick<Scene, 'body' | 'shape'>): Patch[] {
   const first = sideOf(random)
   const both = random.chance(0.35 + 0.3 * severity)
-  const patches: Patch[] = []
-  for (const side of SIDES) {
-    if (side !== first && !both) continue
-    const lung = lungOf(scene, side)
+  return SIDES.filter((side) => side === first || both).flatMap((side) => {
     const count = 1 + random.integer(2) + Math.round(severity)
-    const zone = random.chance(0.75) ? [0.55, 0.9] : [0.25, 0.6]
-    for (let patch = 0; patch < count; patch += 1) {
-      const center = place(random, scene, side, zone[0]!, zone[1]!)
-      const radii = [random.uniform(0.12, 0.2) + 0.1 * severity, random.uniform(0.12, 0.22) + 0.1 * severity] as const
-      cloud(random, lung, center, radii, 1, filler(scene, lung)(0.28 + 0.4 * severity))
-      patches.push({ center, radii })
-    }
+    const [low, high] = random.chance(0.75) ? [0.55, 0.9] : [0.25, 0.6]
+    return Array.from({ length: count }, () => ({
+      center: place(random, anatomy, side, low!, high!),
+      radii: [random.uniform(0.12, 0.2) + 0.1 * severity, random.uniform(0.12, 0.22) + 0.1 * severity] as const,
+    }))
+  })
+}
+
+/** Mottled, and fainter than a consolidation. */
+export function inflame(random: Random, severity: number, patches: readonly Patch[], scene: Scene): void {
+  for (const { center, radii } of patches) {
+    const lung = lungOf(scene, center.x < 0 ? -1 : 1)
+    cloud(random, lung, center, radii, 1, filler(scene, lung)(0.28 + 0.4 * severity))
   }
-  return patches
 }
 
 /** Haze of no particular kind. */
@@ -192,7 +198,7 @@ export function addNodules(random: Random, severity: number, scene: Scene): void
       random.uniform(0, 3),
       0.35,
       (index, weight, x, y) =>
-        filler(scene, lung)(0.4 + 0.45 * severity)(index, smoothstep(0.15, 0.6, weight * (1 + 0.35 * lobed(x, y)))),
+        filler(scene, lung)(0.4 + 0.45 * severity)(index, smoothstep(0.1, 0.75, weight * (1 + 0.35 * lobed(x, y)))),
     )
   }
 }

@@ -220,7 +220,7 @@ export function drawBones(random: Random, scene: Scene, broken: readonly BrokenR
   const { body, shape, density } = scene
   const add = (amount: number) => (index: number, weight: number) => {
     const before = density.data[index]!
-    density.data[index] = before + amount * weight * clamp(1.08 - before)
+    density.data[index] = before + amount * weight * clamp(1.08 - before) * Math.min(1, 4 * before)
   }
   const bone = random.uniform(0.1, 0.19)
   drawSpine(random, scene, add(bone))
