@@ -47,7 +47,8 @@ type Paint = (index: number, weight: number) => void
 export class Layer {
   readonly frame: Frame
   readonly data: Float32Array
-  #weights: Float32Array | undefined
+  /** Kept between strokes: memory of each stroke's own would take longer than the drawing. */
+  #scratch: { readonly weights: Float32Array; readonly touched: Int32Array } | undefined
 
   constructor(frame: Frame, fill = 0) {
     this.frame = frame
@@ -94,41 +95,61 @@ export class Layer {
   /** A line of a given width through points, with soft edges; `paint` gets the largest weight of all its pieces once. */
   stroke(points: readonly Point[], width: number | readonly number[], paint: Paint, profile = softProfile): void {
     const widths = (index: number) => (typeof width === 'number' ? width : width[Math.min(index, width.length - 1)]!)
-    // Kept between strokes: a map of each stroke's own would take longer than the drawing.
-    this.#weights ??= new Float32Array(this.data.length)
-    const weights = this.#weights
-    const touched: number[] = []
-    const soft = 1 / this.frame.scale
+    this.#scratch ??= { weights: new Float32Array(this.data.length), touched: new Int32Array(this.data.length) }
+    const { weights, touched } = this.#scratch
+    let count = 0
     for (let piece = 0; piece + 1 < points.length; piece += 1) {
-      const from = points[piece]!
-      const to = points[piece + 1]!
-      const dx = to.x - from.x
-      const dy = to.y - from.y
-      const lengthSquared = dx * dx + dy * dy || 1e-12
-      const [widthFrom, widthTo] = [widths(piece), widths(piece + 1)]
-      const reach = Math.max(widthFrom, widthTo) / 2 + soft
-      this.forEach(
-        Math.min(from.x, to.x) - reach,
-        Math.min(from.y, to.y) - reach,
-        Math.max(from.x, to.x) + reach,
-        Math.max(from.y, to.y) + reach,
-        (index, x, y) => {
-          const along = clamp(((x - from.x) * dx + (y - from.y) * dy) / lengthSquared)
-          const distance = Math.hypot(x - from.x - along * dx, y - from.y - along * dy)
-          const half = (widthFrom + (widthTo - widthFrom) * along) / 2
-          if (distance >= half + soft) return
-          const weight = profile(distance / half) * clamp((half + soft - distance) / (2 * soft))
-          const before = weights[index]!
-          if (weight <= before) return
-          if (before === 0) touched.push(index)
-          weights[index] = weight
-        },
-      )
+      count = this.#piece(points[piece]!, points[piece + 1]!, widths(piece) / 2, widths(piece + 1) / 2, profile, count)
     }
-    for (const index of touched) {
+    for (let at = 0; at < count; at += 1) {
+      const index = touched[at]!
       paint(index, weights[index]!)
       weights[index] = 0
     }
+  }
+
+  /** Notes the weights of a straight piece in the scratch layer; how many pixels are noted then. */
+  #piece(
+    from: Point,
+    to: Point,
+    halfFrom: number,
+    halfTo: number,
+    profile: (d: number) => number,
+    before: number,
+  ): number {
+    const { weights, touched } = this.#scratch!
+    const { columns, rows, scale } = this.frame
+    const soft = 1 / scale
+    const dx = to.x - from.x
+    const dy = to.y - from.y
+    const lengthSquared = dx * dx + dy * dy || 1e-12
+    const reach = Math.max(halfFrom, halfTo) + soft
+    const firstColumn = Math.max(0, this.column(Math.min(from.x, to.x) - reach))
+    const lastColumn = Math.min(columns - 1, this.column(Math.max(from.x, to.x) + reach))
+    const lastRow = Math.min(rows - 1, this.row(Math.max(from.y, to.y) + reach))
+    let count = before
+    for (let row = Math.max(0, this.row(Math.min(from.y, to.y) - reach)); row <= lastRow; row += 1) {
+      const fromY = this.y(row) - from.y
+      for (let column = firstColumn; column <= lastColumn; column += 1) {
+        const fromX = this.x(column) - from.x
+        const along = clamp((fromX * dx + fromY * dy) / lengthSquared)
+        const awayX = fromX - along * dx
+        const awayY = fromY - along * dy
+        const distance = Math.sqrt(awayX * awayX + awayY * awayY)
+        const half = halfFrom + (halfTo - halfFrom) * along
+        if (distance >= half + soft) continue
+        const weight = profile(distance / half) * clamp((half + soft - distance) / (2 * soft))
+        const index = row * columns + column
+        const noted = weights[index]!
+        if (weight <= noted) continue
+        if (noted === 0) {
+          touched[count] = index
+          count += 1
+        }
+        weights[index] = weight
+      }
+    }
+    return count
   }
 
   /** An ellipse with an edge that falls from 1 to 0 over the given fraction of its radius. */
@@ -186,6 +207,15 @@ export function smoothField(random: Random, size: number): (x: number, y: number
     const above = values[top + left]! + (values[top + right]! - values[top + left]!) * su
     const below = values[bottom + left]! + (values[bottom + right]! - values[bottom + left]!) * su
     return above + (below - above) * sv
+  }
+}
+
+/** A function of the row, worked out once a row where pixels are visited in order. */
+export function byRow(value: (y: number) => number): (y: number) => number {
+  let [lastY, last] = [Number.NaN, 0]
+  return (y) => {
+    if (y !== lastY) [lastY, last] = [y, value(y)]
+    return last
   }
 }
 

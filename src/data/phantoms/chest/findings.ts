@@ -1,5 +1,5 @@
 import type { Random } from '../../random.js'
-import { bump, clamp, curve, Layer, type Point, smoothField, smoothstep } from '../canvas.js'
+import { bump, byRow, clamp, curve, Layer, type Point, smoothField, smoothstep } from '../canvas.js'
 import { type Body, depthOf, inner, type Shape, SIDES, type Side, wall } from './anatomy.js'
 import { type BrokenRib, hilum, type Scene, SOLID } from './scene.js'
 
@@ -75,10 +75,12 @@ export function drawAtelectasis(random: Random, { side, severity }: VolumeLoss, 
   const width = 0.2 + 0.28 * severity
   const height = 0.3 + 0.35 * severity
   const strength = 0.2 + 0.55 * severity
+  const border = byRow((y) => inner(body, shape, side, y))
+  const wedge = fill(strength)
   lung.forEach(-1.2, base - height, 1.2, base + 0.4, (index, x, y) => {
     const rise = clamp((y - base + height) / height)
-    const aside = side * x - inner(body, shape, side, y)
-    fill(strength)(index, 1 - smoothstep(width * rise - 0.05, width * rise + 0.05, aside))
+    const aside = side * x - border(y)
+    wedge(index, 1 - smoothstep(width * rise - 0.05, width * rise + 0.05, aside))
   })
 }
 
@@ -249,9 +251,10 @@ export function pourFluid(random: Random, severity: number, scene: Scene): void 
     const veil = shape.view === 'AP' && random.chance(0.4)
     const soft = veil ? 0.3 : 0.05
     const wavy = smoothField(random, 0.4)
+    const edge = byRow((y) => wall(body, shape, side, y))
     const fill = filler(scene, lung)(veil ? 0.8 : 0.96)
     lung.forEach(-1.2, 0, 1.2, depth + 0.05, (index, x, y) => {
-      const width = wall(body, shape, side, y)
+      const width = edge(y)
       const t = clamp((side * x - 0.2) / Math.max(0.1, width - 0.2))
       const surface = level - rise * t ** 3 + 0.1 * (1 - t) * own + 0.02 * wavy(x, y)
       fill(index, smoothstep(-soft, soft, y - surface))
@@ -259,7 +262,7 @@ export function pourFluid(random: Random, severity: number, scene: Scene): void 
     // Some runs up between lung and wall.
     const strip = 0.03 + 0.05 * own
     lung.forEach(-1.2, level - 0.45, 1.2, depth, (index, x, y) => {
-      const gap = wall(body, shape, side, y) - side * x
+      const gap = edge(y) - side * x
       const here = strip * smoothstep(level - 0.45, level, y)
       fill(index, 0.75 * smoothstep(0.02, -0.02, gap - here))
     })
@@ -287,10 +290,10 @@ export function keptLung(scene: Scene, { side, gap }: Collapse): Layer {
   const kept = new Layer(scene.density.frame, 1)
   const { body, shape } = scene
   const depth = depthOf(shape, side)
+  const rim = byRow((y) => wall(body, shape, side, Math.max(0.05, y - gap * 0.75)) - gapAt({ side, gap }, y, depth))
   kept.forEach(side < 0 ? -1.2 : 0, -0.1, side < 0 ? 0 : 1.2, depth, (index, x, y) => {
-    const edge = wall(body, shape, side, Math.max(0.05, y - gap * 0.75)) - gapAt({ side, gap }, y, depth)
     const fromTop = y - gap * 0.75
-    kept.data[index] = smoothstep(-0.012, 0.012, edge - side * x) * smoothstep(-0.012, 0.012, fromTop)
+    kept.data[index] = smoothstep(-0.012, 0.012, rim(y) - side * x) * smoothstep(-0.012, 0.012, fromTop)
   })
   return kept
 }
@@ -324,8 +327,9 @@ export function thickenPleura(random: Random, severity: number, scene: Scene): v
     const depth = depthOf(shape, side)
     const thick = 0.07 + 0.1 * severity
     const uneven = smoothField(random, 0.16)
+    const edge = byRow((y) => wall(body, shape, side, y))
     lung.forEach(-1.2, -0.05, 1.2, depth, (index, x, y) => {
-      const gap = wall(body, shape, side, y) - side * x
+      const gap = edge(y) - side * x
       const here = thick * (0.75 + 0.5 * uneven(x, y))
       fill(index, smoothstep(0.03, -0.03, gap - here))
       fill(index, 0.9 * smoothstep(0.04, -0.04, y - 0.09 - 0.14 * severity * (1 + 0.4 * uneven(y, x))))
@@ -333,12 +337,12 @@ export function thickenPleura(random: Random, severity: number, scene: Scene): v
     // Plaques with calcium, seen from the side and from the front.
     for (let plaque = 0; plaque < 2 + Math.round(3 * severity); plaque += 1) {
       const y = random.uniform(0.45, 0.85) * depth
-      const edge = wall(body, shape, side, y) - random.uniform(0, 0.25)
+      const outer = edge(y) - random.uniform(0, 0.25)
       const tilt = random.uniform(-0.1, 0.1)
       lung.stroke(
         [
-          { x: side * edge, y },
-          { x: side * (edge - 0.03 + tilt), y: y + random.uniform(0.08, 0.2) },
+          { x: side * outer, y },
+          { x: side * (outer - 0.03 + tilt), y: y + random.uniform(0.08, 0.2) },
         ],
         0.03,
         (index, weight) => {

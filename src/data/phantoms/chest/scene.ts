@@ -99,18 +99,12 @@ export function drawChestOrgans(random: Random, scene: Scene): void {
       const center = smoothstep(-0.3, 0.2, y) * inside
       const solid = tissue + Math.max(0, middle + 0.14 * smoothstep(0.75, 0.05, aside) - tissue) * center
       const lung = lungs[0].data[index]! + lungs[1].data[index]!
+      const breast = breastRow === 0 ? 0 : breastRow * smoothstep(0.22, 0.4, aside) * smoothstep(1.35, 1, aside)
+      density.data[index] = solid + breast * (0.35 + 0.65 * lung)
+      if (lung === 0) continue
       const offCenter = aside - centers[x < 0 ? 0 : 1]!
-      const air = clamp(
-        shape.lungDensity +
-          gradient * (y - 0.8) +
-          0.03 * texture(x, y) +
-          0.012 * fine(x, y) +
-          0.16 * offCenter * offCenter,
-        0.08,
-        0.6,
-      )
-      const breast = breastRow * smoothstep(0.22, 0.4, aside) * smoothstep(1.35, 1, aside)
-      density.data[index] = solid + lung * (air - solid) + breast * (0.35 + 0.65 * lung)
+      const rough = 0.03 * texture(x, y) + 0.012 * fine(x, y) + 0.16 * offCenter * offCenter
+      density.data[index]! += lung * (clamp(shape.lungDensity + gradient * (y - 0.8) + rough, 0.08, 0.6) - solid)
     }
   }
   drawAirways(random, scene)

@@ -32,7 +32,7 @@ const SIZES: readonly (readonly [number, number])[] = [
 ]
 
 /** Of the drawing, a unit: about as fine as the image. */
-const SCALE = 104
+const SCALE = 92
 
 interface Study {
   readonly number: number
