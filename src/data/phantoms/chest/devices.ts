@@ -10,15 +10,15 @@ import type { Scene } from './scene.js'
 /** @param severity how many and how bright */
 export function placeDevices(random: Random, severity: number, scene: Scene): void {
   const devices: readonly [number, (random: Random, scene: Scene, strength: number) => void][] = [
-    [0.5, electrodes],
-    [0.42, centralLine],
-    [0.38, breathingTube],
-    [0.3, feedingTube],
-    [0.27, pacemaker],
-    [0.2, chestDrain],
-    [0.18, sternotomy],
+    [0.6, electrodes],
+    [0.55, centralLine],
+    [0.45, breathingTube],
+    [0.42, feedingTube],
+    [0.36, pacemaker],
+    [0.24, chestDrain],
+    [0.26, sternotomy],
   ]
-  const strength = 0.45 + 0.55 * severity
+  const strength = 0.6 + 0.4 * severity
   let placed = 0
   for (const [probability, place] of devices) {
     if (!random.chance(probability * (0.6 + 0.6 * severity))) continue
@@ -50,7 +50,7 @@ function electrodes(random: Random, scene: Scene, strength: number): void {
       x: from.x + (end.x - from.x) * t + sag * Math.sin(Math.PI * t),
       y: from.y + (end.y - from.y) * t,
     }))
-    scene.density.stroke(wire, 0.016, paint)
+    scene.density.stroke(wire, 0.022, paint)
     scene.density.ellipse(end, [0.045, 0.045], 0, 0.3, paint)
   }
 }

@@ -20,20 +20,20 @@ export function enlargeHeart(random: Random, severity: number, shape: Shape): vo
 
 /** The upper mediastinum wider. */
 export function widenMediastinum(random: Random, severity: number, shape: Shape): void {
-  shape.mediastinum += 0.035 + 0.12 * severity * random.uniform(0.8, 1.2)
+  shape.mediastinum += 0.02 + 0.09 * severity * random.uniform(0.8, 1.2)
 }
 
 /** Ribs broken one above another, along a line, with the wall pushed in and some blood below it. */
 export function breakRibs(random: Random, severity: number, body: Body, shape: Shape): BrokenRib[] {
   const side = sideOf(random)
-  const count = 2 + Math.round(3 * severity)
+  const count = 3 + Math.round(3 * severity)
   const first = 3 + random.integer(3)
   const at = random.uniform(0.62, 0.78)
   const middle = 0.3 + 0.14 * (first + count / 2)
-  const depth = 0.02 + 0.1 * severity
+  const depth = 0.05 + 0.13 * severity
   const before = shape.dent[side < 0 ? 0 : 1]
   shape.dent[side < 0 ? 0 : 1] = (y) =>
-    before(y) + depth * bump(y, middle * (body.lungHeight / 1.6), 0.1 + 0.05 * count)
+    before(y) + depth * bump(y, middle * (body.lungHeight / 1.6), 0.14 + 0.05 * count)
   return Array.from({ length: count }, (_, index) => ({
     side,
     rib: first + index,
@@ -51,8 +51,8 @@ export interface VolumeLoss {
 /** The diaphragm drawn up, and the heart drawn over. */
 export function loseVolume(random: Random, severity: number, shape: Shape): VolumeLoss {
   const side = random.chance(0.45) ? -1 : 1
-  shape.dome[side < 0 ? 0 : 1] -= 0.06 + 0.22 * severity * random.uniform(0.8, 1.2)
-  shape.shift += side * (0.015 + 0.07 * severity) * random.uniform(0.7, 1.3)
+  shape.dome[side < 0 ? 0 : 1] -= 0.1 + 0.24 * severity * random.uniform(0.8, 1.2)
+  shape.shift += side * (0.02 + 0.08 * severity) * random.uniform(0.7, 1.3)
   return { side, severity }
 }
 
@@ -135,10 +135,10 @@ export interface Patch {
 export function consolidate(random: Random, severity: number, scene: Scene): void {
   const side = sideOf(random)
   const lung = lungOf(scene, side)
-  const upper = random.chance(0.3)
+  const upper = random.chance(0.2)
   const center = upper ? place(random, scene, side, 0.22, 0.42) : place(random, scene, side, 0.55, 0.85)
-  const radii = [random.uniform(0.2, 0.26) + 0.16 * severity, random.uniform(0.17, 0.24) + 0.16 * severity] as const
-  cloud(random, lung, center, radii, 0.45, filler(scene, lung)(0.5 + 0.45 * severity))
+  const radii = [random.uniform(0.25, 0.3) + 0.15 * severity, random.uniform(0.24, 0.3) + 0.16 * severity] as const
+  cloud(random, lung, center, radii, 0.45, filler(scene, lung)(0.62 + 0.36 * severity))
   const root = hilum(scene.shape, side)
   for (let bronchus = 0; bronchus < 3; bronchus += 1) {
     const end = { x: center.x + random.uniform(-0.2, 0.2), y: center.y + random.uniform(-0.2, 0.2) }
@@ -152,13 +152,13 @@ export function consolidate(random: Random, severity: number, scene: Scene): voi
 /** Where several patches lie, mostly below: known before anything is drawn, for tables that give boxes. */
 export function placePneumonia(random: Random, severity: number, anatomy: Pick<Scene, 'body' | 'shape'>): Patch[] {
   const first = sideOf(random)
-  const both = random.chance(0.35 + 0.3 * severity)
+  const both = random.chance(0.45 + 0.35 * severity)
   return SIDES.filter((side) => side === first || both).flatMap((side) => {
     const count = 1 + random.integer(2) + Math.round(severity)
-    const [low, high] = random.chance(0.75) ? [0.55, 0.9] : [0.25, 0.6]
+    const [low, high] = random.chance(0.85) ? [0.6, 0.92] : [0.25, 0.6]
     return Array.from({ length: count }, () => ({
       center: place(random, anatomy, side, low!, high!),
-      radii: [random.uniform(0.12, 0.2) + 0.1 * severity, random.uniform(0.12, 0.22) + 0.1 * severity] as const,
+      radii: [random.uniform(0.15, 0.23) + 0.1 * severity, random.uniform(0.15, 0.25) + 0.1 * severity] as const,
     }))
   })
 }
@@ -167,7 +167,7 @@ export function placePneumonia(random: Random, severity: number, anatomy: Pick<S
 export function inflame(random: Random, severity: number, patches: readonly Patch[], scene: Scene): void {
   for (const { center, radii } of patches) {
     const lung = lungOf(scene, center.x < 0 ? -1 : 1)
-    cloud(random, lung, center, radii, 1, filler(scene, lung)(0.28 + 0.4 * severity))
+    cloud(random, lung, center, radii, 1, filler(scene, lung)(0.36 + 0.42 * severity))
   }
 }
 
@@ -180,19 +180,19 @@ export function opacify(random: Random, severity: number, scene: Scene): void {
     const lung = lungOf(scene, side)
     const center = place(random, scene, side, 0.35, 0.9)
     const radii = [random.uniform(0.25, 0.42), random.uniform(0.25, 0.5)] as const
-    cloud(random, lung, center, radii, 0.5, filler(scene, lung)(0.2 + 0.3 * severity))
+    cloud(random, lung, center, radii, 0.5, filler(scene, lung)(0.22 + 0.34 * severity))
   }
 }
 
 /** A nodule or a mass: round, and sharper than an infiltrate. Sometimes several. */
 export function addNodules(random: Random, severity: number, scene: Scene): void {
-  const many = random.chance(0.3)
-  const count = many ? 3 + random.integer(5) : 1
+  const many = random.chance(0.45)
+  const count = many ? 6 + random.integer(7) : 1
   for (let nodule = 0; nodule < count; nodule += 1) {
     const side = sideOf(random)
     const lung = lungOf(scene, side)
-    const radius = many ? random.uniform(0.04, 0.07) + 0.05 * severity : random.uniform(0.07, 0.1) + 0.14 * severity
-    const center = place(random, scene, side, 0.2, 0.85)
+    const radius = many ? random.uniform(0.06, 0.09) + 0.05 * severity : random.uniform(0.12, 0.16) + 0.16 * severity
+    const center = many ? place(random, scene, side, 0.2, 0.88) : place(random, scene, side, 0.22, 0.5)
     const lobed = smoothField(random, radius * 1.1)
     lung.ellipse(
       center,
@@ -200,7 +200,7 @@ export function addNodules(random: Random, severity: number, scene: Scene): void
       random.uniform(0, 3),
       0.35,
       (index, weight, x, y) =>
-        filler(scene, lung)(0.4 + 0.45 * severity)(index, smoothstep(0.1, 0.75, weight * (1 + 0.35 * lobed(x, y)))),
+        filler(scene, lung)(0.55 + 0.4 * severity)(index, smoothstep(0.1, 0.75, weight * (1 + 0.35 * lobed(x, y)))),
     )
   }
 }
@@ -214,7 +214,7 @@ export function flood(random: Random, severity: number, scene: Scene): void {
     const root = hilum(shape, side)
     const own = severity * random.uniform(0.85, 1.15)
     const center = { x: root.x + side * 0.2, y: root.y + 0.18 }
-    cloud(random, lung, center, [0.5 + 0.12 * own, 0.58 + 0.16 * own], 0.3, fill(0.16 + 0.42 * own))
+    cloud(random, lung, center, [0.5 + 0.12 * own, 0.58 + 0.16 * own], 0.3, fill(0.12 + 0.36 * own))
     cloud(random, lung, center, [0.3, 0.42], 0.5, fill(0.08 + 0.2 * own))
     const depth = depthOf(shape, side)
     for (let line = 0; line < Math.round(10 * severity); line += 1) {
@@ -277,7 +277,7 @@ export interface Collapse {
 
 export const collapse = (random: Random, severity: number): Collapse => ({
   side: sideOf(random),
-  gap: 0.09 + 0.42 * severity * random.uniform(0.8, 1.2),
+  gap: 0.12 + 0.42 * severity * random.uniform(0.8, 1.2),
 })
 
 /** How far inside the thorax's wall the lung's edge lies. */
@@ -325,7 +325,7 @@ export function thickenPleura(random: Random, severity: number, scene: Scene): v
     const lung = lungOf(scene, side)
     const fill = filler(scene, lung)(0.55 + 0.4 * severity)
     const depth = depthOf(shape, side)
-    const thick = 0.07 + 0.1 * severity
+    const thick = 0.09 + 0.12 * severity
     const uneven = smoothField(random, 0.16)
     const edge = byRow((y) => wall(body, shape, side, y))
     lung.forEach(-1.2, -0.05, 1.2, depth, (index, x, y) => {

@@ -222,8 +222,14 @@ export function drawBones(random: Random, scene: Scene, broken: readonly BrokenR
     for (let rib = 0; rib < 10; rib += 1) {
       const line = ribLine(scene, side, rib, false)
       const fracture = broken.find((each) => each.side === side && each.rib === rib)
-      if (fracture === undefined) density.stroke(line, body.ribWidth, add(bone), boneProfile)
-      else drawBrokenRib(line, fracture, (points) => density.stroke(points, body.ribWidth, add(bone), boneProfile))
+      const draw = (points: readonly Point[]) => density.stroke(points, body.ribWidth, add(bone), boneProfile)
+      if (fracture === undefined) {
+        draw(line)
+        continue
+      }
+      // Callus, or blood, around the break.
+      const end = drawBrokenRib(line, fracture, draw)
+      density.ellipse(end, [0.085, 0.07], 0, 0.7, add(bone * 1.5))
     }
     for (let rib = 0; rib < 6; rib += 1) {
       density.stroke(ribLine(scene, side, rib, true), body.ribWidth * 1.05, add(bone * 0.45), boneProfile)
@@ -252,7 +258,7 @@ export function drawBones(random: Random, scene: Scene, broken: readonly BrokenR
 }
 
 /** The two ends, apart and out of line. */
-function drawBrokenRib(line: readonly Point[], { at, step }: BrokenRib, draw: (points: Point[]) => void): void {
+function drawBrokenRib(line: readonly Point[], { at, step }: BrokenRib, draw: (points: Point[]) => void): Point {
   const cut = Math.max(2, Math.min(line.length - 3, Math.round(at * (line.length - 1))))
   draw(line.slice(0, cut + 1))
   const outer = line.slice(cut).map((point, index) => {
@@ -260,6 +266,7 @@ function drawBrokenRib(line: readonly Point[], { at, step }: BrokenRib, draw: (p
     return { x: point.x - Math.sign(point.x) * 0.035 * back, y: point.y + step * back }
   })
   draw(outer)
+  return line[cut]!
 }
 
 function drawSpine(random: Random, { shape, density }: Scene, paint: (index: number, weight: number) => void): void {

@@ -85,11 +85,11 @@ function decided(random: Random, labels: Labels): Labels {
   return there
 }
 
-/** How much of each finding is to be seen. A fifth are hard; of what is uncertain, half is not there. */
+/** How much of each finding is to be seen. One in seven is hard; of what is uncertain, half is not there. */
 function severities(random: Random, labels: Labels): Map<string, number> {
   const found = new Map<string, number>()
   for (const [index, name] of FINDING_NAMES.entries()) {
-    const severity = random.chance(0.2) ? random.uniform(0, 0.15) : random.uniform(0.15, 1)
+    const severity = random.chance(0.15) ? random.uniform(0, 0.2) : random.uniform(0.25, 1)
     const isThere = random.chance(0.5)
     if (index === 0) continue
     if (labels[index] === POSITIVE) found.set(name, severity)
