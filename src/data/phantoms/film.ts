@@ -171,7 +171,38 @@ export function collimate(random: Random, levels: Float32Array, width: number): 
   }
 }
 
-/** Letters of lead at a corner, as a technician lays them: L for the patient's left. */
+/** Letters of lead, three cells wide and five high. */
+const LETTERS: Readonly<Record<string, readonly string[]>> = {
+  L: ['100', '100', '100', '100', '111'],
+  R: ['110', '101', '110', '101', '101'],
+  C: ['111', '100', '100', '100', '111'],
+  M: ['101', '111', '111', '101', '101'],
+  O: ['111', '101', '101', '101', '111'],
+}
+
+/** Writes letters over an image, from a pixel on. */
+export function stamp(
+  levels: Float32Array | Uint16Array,
+  width: number,
+  [left, top]: readonly [number, number],
+  letters: string,
+  cell: number,
+  shade: number,
+): void {
+  for (const [place, name] of [...letters].entries()) {
+    for (const [line, cells] of LETTERS[name]!.entries()) {
+      for (const [at, on] of [...cells].entries()) {
+        if (on === '0') continue
+        for (let dy = 0; dy < cell; dy += 1) {
+          const start = (top + line * cell + dy) * width + left + (4 * place + at) * cell
+          levels.fill(shade, start, start + cell)
+        }
+      }
+    }
+  }
+}
+
+/** A letter at an upper corner, as a technician lays it: L for the patient's left. */
 export function mark(random: Random, levels: Float32Array, width: number): void {
   if (!random.chance(0.55)) return
   const height = levels.length / width
@@ -180,20 +211,8 @@ export function mark(random: Random, levels: Float32Array, width: number): void 
   const fromSide = Math.round(random.uniform(0.05, 0.12) * width)
   const left = isLeft ? width - fromSide - size : fromSide
   const top = Math.round(random.uniform(0.03, 0.14) * height)
-  const letter = isLeft ? ['100', '100', '100', '100', '111'] : ['110', '101', '110', '101', '101']
   const shade = random.uniform(225, 255)
-  const cell = Math.max(1, Math.round(size / 5))
-  for (const [line, cells] of letter.entries()) {
-    for (const [place, on] of [...cells].entries()) {
-      if (on === '0') continue
-      for (let dy = 0; dy < cell; dy += 1) {
-        for (let dx = 0; dx < cell; dx += 1) {
-          const index = (top + line * cell + dy) * width + left + place * cell + dx
-          if (index < levels.length) levels[index] = shade
-        }
-      }
-    }
-  }
+  stamp(levels, width, [left, top], isLeft ? 'L' : 'R', Math.max(1, Math.round(size / 5)), shade)
 }
 
 /** Whole gray levels of 8 bits. */

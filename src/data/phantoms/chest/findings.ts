@@ -14,7 +14,7 @@ const lungOf = (scene: Scene, side: Side): Layer => scene.lungs[side < 0 ? 0 : 1
 
 /** The heart wider than half of the thorax. */
 export function enlargeHeart(random: Random, severity: number, shape: Shape): void {
-  shape.heartLeft += 0.05 + 0.22 * severity * random.uniform(0.85, 1.15)
+  shape.heartLeft += 0.08 + 0.23 * severity * random.uniform(0.85, 1.15)
   shape.heartRight += 0.02 + 0.09 * severity * random.uniform(0.6, 1.4)
 }
 
@@ -137,8 +137,8 @@ export function consolidate(random: Random, severity: number, scene: Scene): voi
   const lung = lungOf(scene, side)
   const upper = random.chance(0.2)
   const center = upper ? place(random, scene, side, 0.22, 0.42) : place(random, scene, side, 0.55, 0.85)
-  const radii = [random.uniform(0.25, 0.3) + 0.15 * severity, random.uniform(0.24, 0.3) + 0.16 * severity] as const
-  cloud(random, lung, center, radii, 0.45, filler(scene, lung)(0.62 + 0.36 * severity))
+  const radii = [random.uniform(0.26, 0.32) + 0.15 * severity, random.uniform(0.26, 0.32) + 0.16 * severity] as const
+  cloud(random, lung, center, radii, 0.45, filler(scene, lung)(0.7 + 0.28 * severity))
   const root = hilum(scene.shape, side)
   for (let bronchus = 0; bronchus < 3; bronchus += 1) {
     const end = { x: center.x + random.uniform(-0.2, 0.2), y: center.y + random.uniform(-0.2, 0.2) }

@@ -1,7 +1,7 @@
 import type { GrayImage } from '../../images/gray.js'
 import { Random } from '../../random.js'
 import { bump, clamp, curve, frameOf, Layer, noiseSeed, type Point, smoothField, smoothstep } from '../canvas.js'
-import { type Placement, project, sampleWarp } from '../film.js'
+import { type Placement, project, sampleWarp, stamp } from '../film.js'
 import { drawLesions, type Lesion } from './lesions.js'
 
 /*
@@ -137,7 +137,7 @@ function drawTissue(
     const room = outline.reach(y)
     // Above and below the breast there is nothing at the film's edge.
     if (room < 0.035) continue
-    const muscle = view === 'MLO' ? outline.muscle(y) : 0
+    const muscle = view === 'MLO' ? outline.muscle(y) : -1
     for (let column = 0; column < columns; column += 1) {
       const x = layer.x(column)
       const inside = room - x
@@ -186,6 +186,15 @@ function drawLigaments(random: Random, layer: Layer, { nipple, reach, muscle }: 
   }
 }
 
+/** Side and view, in lead at the outer upper corner of every image: the brightest there is, whatever the breast holds. */
+function markMammogram(random: Random, pixels: Uint16Array, { side, view, width }: MammogramSettings): void {
+  const cell = 3 + random.integer(2)
+  const room = (4 * (view.length + 1) - 1) * cell
+  const aside = 12 + random.integer(20)
+  const left = side === 'L' ? width - room - aside : aside
+  stamp(pixels, width, [left, 14 + random.integer(30)], `${side}${view}`, cell, 4095)
+}
+
 function placeFilm(random: Random, width: number, height: number): Placement {
   // The chest wall lies at the film's edge.
   const pixel = random.uniform(1.5, 1.66) / height
@@ -199,7 +208,8 @@ function placeFilm(random: Random, width: number, height: number): Placement {
   }
 }
 
-function exposeMammogram(random: Random, film: Float32Array, { side, width }: MammogramSettings): GrayImage {
+function exposeMammogram(random: Random, film: Float32Array, settings: MammogramSettings): GrayImage {
+  const { side, width } = settings
   const gain = random.uniform(3300, 4100)
   const gamma = random.uniform(0.85, 1.2)
   const ground = random.uniform(0, 60)
@@ -218,5 +228,6 @@ function exposeMammogram(random: Random, film: Float32Array, { side, width }: Ma
     const target = side === 'L' ? index : row * width + width - 1 - column
     pixels[target] = clamp(Math.round(level), 0, 4095)
   }
+  markMammogram(random, pixels, settings)
   return { width, height: film.length / width, pixels }
 }

@@ -73,9 +73,9 @@ export function sampleLesions(random: Random, assessment: Assessment): Lesion[] 
     case 'B':
       return calcified
         ? [{ ...where, ...none, calcifications: { find: 'C', distribution: 'D' } }]
-        : [{ ...where, ...none, mass: { shape: 'R', margin: 'D', density: '-', radius: radius(0.06, 0.12) } }]
+        : [{ ...where, ...none, mass: { shape: 'R', margin: 'D', density: '-', radius: radius(0.08, 0.15) } }]
     case 'A':
-      return [{ ...where, ...none, mass: { shape: 'F', margin: 'I', density: '=', radius: radius(0.13, 0.24) } }]
+      return [{ ...where, ...none, mass: { shape: 'F', margin: 'I', density: '=', radius: radius(0.17, 0.28) } }]
     case 'P':
       return calcified
         ? [{ ...where, ...none, calcifications: { find: 'P', distribution: 'G' } }]
@@ -85,7 +85,7 @@ export function sampleLesions(random: Random, assessment: Assessment): Lesion[] 
         shape: 'X',
         margin: 'I',
         density: random.pick(['=', '+'] as const),
-        radius: radius(0.1, 0.17),
+        radius: radius(0.12, 0.21),
       } as const
       const calcifications = { find: 'A', distribution: 'G' } as const
       return [{ ...where, ...none, ...(calcified ? { calcifications } : { mass }) }]
