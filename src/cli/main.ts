@@ -12,6 +12,7 @@ import * as image from './image.js'
 import * as inspect from './inspect.js'
 import * as params from './params.js'
 import * as prepare from './prepare.js'
+import * as phantom from './phantom.js'
 import * as setup from './setup.js'
 import * as verify from './verify.js'
 
@@ -42,6 +43,7 @@ await yargs(hideBin(process.argv))
   .command(data.command, data.describe, data.builder, data.handler)
   .command(params.command, params.describe, params.builder, params.handler)
   .command(prepare.command, prepare.describe, prepare.builder, prepare.handler)
+  .command(phantom.command, phantom.describe, phantom.builder, phantom.handler)
   .command(verify.command, verify.describe, verify.builder, verify.handler)
   .demandCommand(1, 'a command was expected, and none came')
   .strict()

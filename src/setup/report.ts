@@ -14,7 +14,11 @@ export interface Reporter {
   /** True where a person watches, so that a child program may show its own bar. */
   readonly interactive: boolean
   line(text: string): void
+<<<<<<< HEAD
   progress(label: string, total: number, unit: Unit): Progress
+=======
+  progress(label: string, total: number, unit: 'MB' | 'files' | 'patients'): Progress
+>>>>>>> phantoms
 }
 
 export const silentReporter: Reporter = {
