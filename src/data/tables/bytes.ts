@@ -1,7 +1,7 @@
 import { createReadStream } from 'node:fs'
 import { open, stat } from 'node:fs/promises'
 import type { Readable } from 'node:stream'
-import { createGunzip } from 'node:zlib'
+import { crc32, createGunzip } from 'node:zlib'
 import { type Entry, openPromise, type ZipFile } from 'yauzl'
 import { codeOf, messageOf } from '../../setup/errors.js'
 
@@ -61,7 +61,14 @@ async function onlyEntry(archive: ZipFile, path: string): Promise<Entry> {
 async function* zipped(path: string): AsyncGenerator<Buffer> {
   const archive = await openPromise(path, { autoClose: false })
   try {
-    yield* (await archive.openReadStreamPromise(await onlyEntry(archive, path))) as AsyncIterable<Buffer>
+    const entry = await onlyEntry(archive, path)
+    let sum = 0
+    for await (const chunk of (await archive.openReadStreamPromise(entry)) as AsyncIterable<Buffer>) {
+      sum = crc32(chunk, sum)
+      yield chunk
+    }
+    // yauzl compares sizes alone
+    if (sum !== entry.crc32) throw new Error('its checksum is another')
   } finally {
     archive.close()
   }

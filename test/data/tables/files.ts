@@ -1,8 +1,8 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
-import { crc32 } from 'node:zlib'
 import { onTestFinished } from 'vitest'
+import { writeZip } from '../../setup/zip.js'
 
 /** A folder of files that the test leaves no trace of. */
 export function folderOf(files: Readonly<Record<string, string | Uint8Array>>): string {
@@ -18,32 +18,17 @@ export function folderOf(files: Readonly<Record<string, string | Uint8Array>>): 
 export const fileOf = (content: string | Uint8Array, name = 'table.csv'): string =>
   join(folderOf({ [name]: content }), name)
 
-/** An archive of files as they are, without compression (PKWARE's appnote, 4.3). */
+/** The bytes of an archive of files, without compression. */
 export function zipOf(files: Readonly<Record<string, string>>): Buffer {
-  const locals: Buffer[] = []
-  const centrals: Buffer[] = []
-  let offset = 0
-  for (const [name, text] of Object.entries(files)) {
-    const content = Buffer.from(text)
-    // version, flags, method, time, date, checksum, sizes, name's length, extra's length
-    const common = Buffer.alloc(26)
-    common.writeUInt16LE(20, 0)
-    common.writeUInt32LE(crc32(content), 10)
-    common.writeUInt32LE(content.length, 14)
-    common.writeUInt32LE(content.length, 18)
-    common.writeUInt16LE(name.length, 22)
-    const local = Buffer.concat([Buffer.from('PK\x03\x04'), common, Buffer.from(name), content])
-    const tail = Buffer.alloc(14)
-    tail.writeUInt32LE(offset, 10)
-    centrals.push(Buffer.concat([Buffer.from('PK\x01\x02\x14\x00'), common, tail, Buffer.from(name)]))
-    locals.push(local)
-    offset += local.length
+  const folder = mkdtempSync(join(tmpdir(), 'cleft-'))
+  try {
+    const file = join(folder, 'archive.zip')
+    writeZip(
+      file,
+      Object.entries(files).map(([name, data]) => ({ name, data })),
+    )
+    return readFileSync(file)
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
   }
-  const central = Buffer.concat(centrals)
-  const end = Buffer.alloc(18)
-  end.writeUInt16LE(centrals.length, 4)
-  end.writeUInt16LE(centrals.length, 6)
-  end.writeUInt32LE(central.length, 8)
-  end.writeUInt32LE(offset, 12)
-  return Buffer.concat([...locals, central, Buffer.from('PK\x05\x06'), end])
 }

@@ -118,6 +118,11 @@ describe('a CSV table', () => {
       /expected a whole zip archive, but it is damaged/,
     ],
     [
+      'zip with a flipped bit',
+      flipped(zipOf({ 'table.csv': CSV.repeat(100) })),
+      /expected a whole zip archive, but it is damaged \(its checksum is another\)/,
+    ],
+    [
       'zip of two tables',
       zipOf({ 'a.csv': CSV, 'b.csv': CSV }),
       /an archive of one table, but it holds 2 files \(a.csv, b.csv\)/,
