@@ -7,18 +7,14 @@ export interface Progress {
 }
 
 /** What is counted. */
-export type Unit = 'MB' | 'files' | 'images'
+export type Unit = 'MB' | 'files' | 'images' | 'patients'
 
 /** Where the set-up tells what it does: a person's terminal, a log, or nobody. */
 export interface Reporter {
   /** True where a person watches, so that a child program may show its own bar. */
   readonly interactive: boolean
   line(text: string): void
-<<<<<<< HEAD
   progress(label: string, total: number, unit: Unit): Progress
-=======
-  progress(label: string, total: number, unit: 'MB' | 'files' | 'patients'): Progress
->>>>>>> phantoms
 }
 
 export const silentReporter: Reporter = {
