@@ -102,6 +102,7 @@ class Pretraining {
       seed,
       resize,
       size: imageSize,
+      channels: 3 as const,
       device,
       maxProblems: options.maxProblems,
       signal: context.signal,

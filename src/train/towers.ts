@@ -151,9 +151,21 @@ export async function buildTowers(
         }),
     ),
   )
+  freezeUnused(model)
   applyFreezing(model, options)
   model.train()
   return { model, tokenizer, files: { imageConfig, textConfig, textWeights: weights, tokenizer: tokenizerFile } }
+}
+
+/** What the features do not come through, and what so could never get a gradient: the norm after 'mean-prenorm', BERT's pooler. */
+function freezeUnused({ image, text, imagePooling }: TextTower): void {
+  const unused = [
+    ...(imagePooling === 'mean-prenorm'
+      ? image.namedChildren().filter(([name]) => /^(post_)?layernorm$/.test(name))
+      : []),
+    ...(text?.namedChildren().filter(([name]) => name === 'pooler') ?? []),
+  ]
+  for (const [, module] of unused) module.requiresGrad_(false)
 }
 
 /** The same out of a checkpoint of such a run. */
@@ -172,6 +184,7 @@ export async function resumeTowers(
   running.checkpointing = text.checkpointing
   if (peft === null) running.ownDropout = true
   model.encoding.execution = text.execution
+  freezeUnused(model)
   applyFreezing(model, options)
   model.train()
   const files = readModelFiles(folder)

@@ -72,7 +72,13 @@ export class Threads<Request, Reply> {
     const threads = this.#threads.splice(0)
     const left = [...this.#waiting.splice(0), ...threads.flatMap(({ jobs }) => [...jobs.values()])]
     for (const job of left) job.reject(new Error('the worker threads were closed'))
-    await Promise.all(threads.map(({ worker }) => worker.terminate()))
+    await Promise.all(
+      threads.map(({ worker }) => {
+        // an answer that comes now would let the thread rest, and the process end before the thread has
+        worker.removeAllListeners('message')
+        return worker.terminate()
+      }),
+    )
   }
 
   #start(): void {
