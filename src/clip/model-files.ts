@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { copyFileSync, existsSync, mkdirSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { isAbsolute, join } from 'node:path'
 import { z } from 'zod'
 import { ImageEncoder } from '../models/image/index.js'
@@ -98,7 +98,7 @@ export interface SaveModelOptions {
   textConfig: string
   /** Where the frozen language model is: a preset, the hub's name, or a folder. Null: it trains, and is saved too. */
   textWeights: { name: string; fingerprint: string } | null
-  /** Of a tokenizer.json, to be copied beside the model. Default: none. */
+  /** The text of tokenizer.json, to be written beside the model. Default: none. */
   tokenizer?: string
 }
 
@@ -142,7 +142,7 @@ export function saveModel(folder: string, model: TextTower, options: SaveModelOp
     }
     torch.saveSafetensors(state, join(folder, TRAINABLE))
   })
-  if (options.tokenizer !== undefined) copyFileSync(options.tokenizer, join(folder, TOKENIZER))
+  if (options.tokenizer !== undefined) writeFileSync(join(folder, TOKENIZER), options.tokenizer)
   writeJson(join(folder, MODEL_CONFIG), config)
 }
 
@@ -155,7 +155,7 @@ export function readModelFiles(folder: string): SaveModelOptions {
     imageConfig: jsonText(image.config),
     textConfig: jsonText(text.config),
     textWeights: weights,
-    ...(existsSync(tokenizer) ? { tokenizer } : {}),
+    ...(existsSync(tokenizer) ? { tokenizer: readFileSync(tokenizer, 'utf8') } : {}),
   }
 }
 
@@ -192,7 +192,8 @@ export async function loadModel(folder: string, options: LoadModelOptions = {}):
     if (!(image instanceof ImageEncoder)) {
       throw new TypeError(`${path}: expected an image encoder, but it is a ${image.constructor.name}`)
     }
-    image.requiresGrad_(trainable)
+    // what never trains (DINOv2's mask token) stays so
+    if (!trainable) image.requiresGrad_(false)
     const text = await languageModel(folder, config, source, options)
     return torch.scope(() => {
       for (const [name, json] of Object.entries(config.text.adapters)) {

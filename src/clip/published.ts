@@ -164,7 +164,8 @@ async function assemble(parts: PublishedParts, options: PublishedOptions): Promi
   if (!(image instanceof ImageEncoder)) {
     throw new TypeError(`expected an image encoder for 'image', but it is a ${image.constructor.name}`)
   }
-  image.requiresGrad_(trainable)
+  // what never trains (DINOv2's mask token) stays so
+  if (!trainable) image.requiresGrad_(false)
   const plain = (await fromSource(JSON.parse(textConfig) as JsonObject, parts.text, {
     dtype,
     logger,

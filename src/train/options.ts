@@ -79,7 +79,8 @@ const textTower = z.strictObject({
   /** Default: 'first-pad'; 'cls' for BERT. */
   pooling: z.enum(['first-pad', 'last-token', 'cls', 'mean']).optional(),
   projection: projection.default({ kind: 'linear', hiddenWidth: 2048 }),
-  maximumLength: count.default(64),
+  /** Default: 64, or as many as the model has positions for beside virtual tokens. */
+  maximumLength: count.optional(),
   /** Of BERT: the first layers alone. */
   layers: count.optional(),
   /** 'auto' takes the cheapest. */

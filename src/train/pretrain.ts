@@ -1,5 +1,13 @@
 import { mkdirSync } from 'node:fs'
-import { type Batch, DataLoader, type DatasetSpec, DecoderPool, openDataset, PreparedImages } from '../data/index.js'
+import {
+  type Batch,
+  DataLoader,
+  type DatasetSpec,
+  DecoderPool,
+  type LoaderState,
+  openDataset,
+  PreparedImages,
+} from '../data/index.js'
 import type { Logger } from '../models/index.js'
 import { trainableParameters } from '../peft/index.js'
 import * as torch from '../torch/index.js'
@@ -71,6 +79,8 @@ class Pretraining {
   #best: Progress['best'] = null
   #metrics: Record<string, number> = {}
   #saved = -1
+  /** Where the data stood after the last whole step. */
+  #loaderState: LoaderState
 
   private constructor(
     private readonly options: FullPretrainOptions,
@@ -85,6 +95,7 @@ class Pretraining {
   ) {
     const { steps, optimizer } = options
     const { lr, lrMin, warmupSteps = Math.min(4000, Math.floor(steps / 10)) } = optimizer
+    this.#loaderState = loader.state()
     this.#log = new StepLog(steps, options.maxSkipped)
     this.#warmup = torch.optim.cosineWithWarmup({ lr, lrMin, warmupSteps, totalSteps: steps })
   }
@@ -141,7 +152,8 @@ class Pretraining {
   private restore(folder: string): void {
     const { step, loader, skipped, best } = readProgress(folder)
     restoreState(folder, this.state)
-    this.loader.resume(loader as never)
+    this.loader.resume(loader as LoaderState)
+    this.#loaderState = this.loader.state()
     this.step = step
     this.#log.skipped = skipped
     this.#best = best
@@ -149,9 +161,9 @@ class Pretraining {
   }
 
   async train(): Promise<TrainResult> {
-    const { steps, out, text, logEvery, validation } = this.options
+    const { steps, out, logEvery, validation } = this.options
     const { checkpointEvery = Math.min(1000, Math.max(1, Math.ceil(steps / 20))) } = this.options
-    const tokens = new CaptionTokens(this.towers.tokenizer, text.maximumLength)
+    const tokens = new CaptionTokens(this.towers.tokenizer, this.state.model.encoding.maximumLength!)
     const every = validation?.every ?? checkpointEvery
     try {
       while (this.step < steps) {
@@ -199,10 +211,18 @@ class Pretraining {
     const captions = batch.captions.map((each) => each ?? '')
     const texts = await tokens.encode(captions)
     optimizer.zeroGrad()
-    const { loss, scores } = await contrastiveStep(
-      model,
-      { pixels: batch.pixels, texts, targets, captions },
-      { random, microBatch, precision, pause: this.pause, ...(scaler && { scaleLoss: (each) => scaler.scale(each) }) },
+    const { loss, scores } = await this.undoing(() =>
+      contrastiveStep(
+        model,
+        { pixels: batch.pixels, texts, targets, captions },
+        {
+          random,
+          microBatch,
+          precision,
+          pause: this.pause,
+          ...(scaler && { scaleLoss: (each) => scaler.scale(each) }),
+        },
+      ),
     )
     if (this.step === 0) checkFirstGradients(model)
     const lr = this.#warmup(this.step)
@@ -222,9 +242,28 @@ class Pretraining {
     model.clampLogScale()
     ema?.update()
     this.step += 1
+    this.#loaderState = this.loader.state()
     const { epoch, samples } = batch
     const record = { step: this.step, epoch, loss, scores, targets: { targets, captions }, gradientNorm, skipped, lr }
     this.#log.add({ ...record, images: samples.length, rows: samples.map(({ row }) => row) })
+  }
+
+  /** Runs what a stop may interrupt: random numbers and running statistics are then as before it. */
+  private async undoing<Result>(work: () => Promise<Result>): Promise<Result> {
+    const { model, random } = this.state
+    const states = random.state()
+    const buffers = model.namedBuffers().map(([, buffer]) => [buffer, torch.noGrad(() => buffer.clone())] as const)
+    try {
+      return await work()
+    } catch (error) {
+      random.restore(states)
+      torch.noGrad(() => {
+        for (const [buffer, before] of buffers) buffer.copy_(before)
+      })
+      throw error
+    } finally {
+      torch.dispose([states, buffers.map(([, before]) => before)])
+    }
   }
 
   private readLog(): void {
@@ -261,7 +300,7 @@ class Pretraining {
       {
         step: this.step,
         options: this.options,
-        loader: this.loader.state(),
+        loader: this.#loaderState,
         skipped: this.#log.skipped,
         best: this.#best,
       },

@@ -1,6 +1,6 @@
-import { existsSync, statSync } from 'node:fs'
+import { existsSync, readFileSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { fingerprint, loadModel, readModelFiles, type SaveModelOptions } from '../clip/model-files.js'
+import { fingerprint, loadModel, readModelFiles, type SaveModelOptions, TOKENIZER } from '../clip/model-files.js'
 import { TextTower } from '../clip/text-tower.js'
 import {
   buildModel,
@@ -154,7 +154,11 @@ export async function buildTowers(
   freezeUnused(model)
   applyFreezing(model, options)
   model.train()
-  return { model, tokenizer, files: { imageConfig, textConfig, textWeights: weights, tokenizer: tokenizerFile } }
+  return {
+    model,
+    tokenizer,
+    files: { imageConfig, textConfig, textWeights: weights, tokenizer: readFileSync(tokenizerFile, 'utf8') },
+  }
 }
 
 /** What the features do not come through, and what so could never get a gradient: the norm after 'mean-prenorm', BERT's pooler. */
@@ -189,6 +193,6 @@ export async function resumeTowers(
   model.train()
   const files = readModelFiles(folder)
   const { padToken } = model.encoding
-  const tokenizer = TextTokenizer.open(files.tokenizer ?? folder, padToken === undefined ? {} : { padToken })
+  const tokenizer = TextTokenizer.open(join(folder, TOKENIZER), padToken === undefined ? {} : { padToken })
   return { model, tokenizer, files }
 }

@@ -1,0 +1,169 @@
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { loadModel } from '../../src/clip/model-files.js'
+import * as torch from '../../src/torch/index.js'
+import { checkpointFolder, checkpointSteps } from '../../src/train/checkpoint.js'
+import type { StepEvent, TrainEvent } from '../../src/train/events.js'
+import { parseOptions, type TrainContext, type TrainOptions, train } from '../../src/train/train.js'
+import { type Tiny, tiny, tinyRun } from './tiny.js'
+
+let data: Tiny
+beforeAll(async () => {
+  data = await tiny()
+})
+afterAll(() => rmSync(data.folder, { recursive: true, force: true }))
+
+async function eventsOf(options: TrainOptions, context: TrainContext = {}): Promise<TrainEvent[]> {
+  const events: TrainEvent[] = []
+  for await (const event of train(options, context)) events.push(event)
+  return events
+}
+
+const steps = (events: readonly TrainEvent[]) => events.filter((event): event is StepEvent => event.type === 'step')
+const curve = (events: readonly TrainEvent[]) =>
+  steps(events).map(({ step, loss, logScale, gradientNorm }) => [step, loss, logScale, gradientNorm])
+
+describe('pre-training', () => {
+  it('runs, tells, validates, and leaves checkpoints that are models', async () => {
+    const options = tinyRun(data, 'whole')
+    const job = train(options)
+    const events: TrainEvent[] = []
+    for await (const event of job) events.push(event)
+    const result = await job
+    expect(events[0]).toMatchObject({ type: 'start', step: 0, steps: 6 })
+    expect(steps(events).map(({ step }) => step)).toEqual([1, 2, 3, 4, 5, 6])
+    expect(events.filter(({ type }) => type === 'validation').length).toBe(3)
+    // the two latest, and the best where it is another
+    expect(checkpointSteps(options.out).slice(-2)).toEqual([4, 6])
+    expect(result.checkpoint).toBe(checkpointFolder(options.out, 6))
+    const model = await loadModel(result.checkpoint)
+    const text = torch.scope(() =>
+      torch.noGrad(() =>
+        model
+          .encodeText([[1, 2, 3]])
+          .norm()
+          .item(),
+      ),
+    )
+    expect(text).toBeCloseTo(1, 5)
+    // the frozen language model is not in the checkpoint
+    const names = torch.openSafetensors(join(result.checkpoint, 'trainable.safetensors')).names
+    expect(names.filter((name) => name.startsWith('text') && !/lora_|text_projection/.test(name))).toEqual([])
+  })
+
+  it('repeats itself to the bit, whatever else draws random numbers', async () => {
+    const first = curve(await eventsOf(tinyRun(data, 'a')))
+    torch.manualSeed(99)
+    const noise = setInterval(() => torch.rand([3]).dispose(), 1)
+    const second = curve(await eventsOf({ ...tinyRun(data, 'b'), workers: 2 }))
+    clearInterval(noise)
+    expect(second).toEqual(first)
+  })
+
+  it.each([1, 3, 4])('that is stopped after step %i goes on exactly', async (stop) => {
+    const whole = curve(await eventsOf(tinyRun(data, `whole-${stop}`)))
+    const options = tinyRun(data, `stopped-${stop}`)
+    const abort = new AbortController()
+    const before: TrainEvent[] = []
+    await expect(
+      (async () => {
+        for await (const event of train(options, { signal: abort.signal })) {
+          before.push(event)
+          if (event.type === 'step' && event.step === stop) abort.abort(new Error('enough'))
+        }
+      })(),
+    ).rejects.toThrow('enough')
+    const reached = checkpointSteps(options.out).at(-1)!
+    expect(reached).toBeGreaterThanOrEqual(stop)
+    const after = await eventsOf({ ...options, resume: true })
+    expect(after[0]).toMatchObject({ type: 'start', step: reached })
+    expect([...curve(before), ...curve(after)]).toEqual(whole)
+    expect(curve(after).length).toBe(6 - reached)
+  })
+
+  it('that was killed between two files goes on from the last whole checkpoint', async () => {
+    const whole = curve(await eventsOf(tinyRun(data, 'kill-whole')))
+    const options = tinyRun(data, 'kill')
+    await eventsOf(options)
+    // as a kill in the middle of the last checkpoint leaves it
+    rmSync(join(checkpointFolder(options.out, 6), 'training.json'))
+    const after = await eventsOf({ ...options, resume: true })
+    expect(curve(after)).toEqual(whole.slice(4))
+    expect(readdirSync(join(options.out, 'checkpoints')).filter((name) => name.endsWith('.part'))).toEqual([])
+  })
+
+  it.each([
+    ['sgd', { optimizer: { type: 'sgd', lr: 1e-2 } }],
+    [
+      'EMA, clipping, layer-wise rates',
+      { ema: { decay: 0.9 }, optimizer: { lr: 1e-3, clipNorm: 0.5, layerDecay: 0.5 } },
+    ],
+    ['bfloat16', { precision: 'bfloat16' }],
+    ['AdaLoRA', { peft: { type: 'adalora', initR: 4, targetR: 2, tinit: 1, tfinal: 1 } }],
+    ['IA3', { peft: { type: 'ia3' } }],
+    ['prefix', { peft: { type: 'prefix', tokens: 3 } }],
+    ['a language model that is trained as a whole', { peft: null }],
+    ['projections with BatchNorm', { image: { projection: { kind: 'mlp', hiddenWidth: 16 } }, microBatch: 8 }],
+  ] as const)('with %s learns and resumes exactly', async (name, change) => {
+    const base = tinyRun(data, `option-${name}`)
+    const merged = {
+      ...base,
+      ...change,
+      image: { ...(base.image as object), ...('image' in change ? change.image : {}) },
+    } as TrainOptions
+    const whole = curve(await eventsOf(merged))
+    expect(whole.length).toBe(6)
+    rmSync(checkpointFolder(base.out, 6), { recursive: true })
+    const resumed = await eventsOf({ ...merged, resume: true })
+    expect(curve(resumed)).toEqual(whole.slice(4))
+  })
+
+  it('names what is wrong before anything is loaded', async () => {
+    const options = tinyRun(data, 'wrong')
+    const refuse = (change: Record<string, unknown>) =>
+      expect(eventsOf({ ...options, ...change } as TrainOptions)).rejects
+    await refuse({ batchSize: 0 }).toThrow(/batchSize/)
+    await refuse({ steps: 1.5 }).toThrow(/steps/)
+    await refuse({ peft: { type: 'lora', rank: 3 } }).toThrow(/peft.*rank/i)
+    await refuse({ colour: 'blue' }).toThrow(/colour/)
+    await refuse({ data: { kind: 'chexpert', root: join(data.folder, 'none') } }).toThrow(/none/)
+    await refuse({ batchSize: 10_000 }).toThrow(/expected enough images for a batch of 10000/)
+    await refuse({ text: { model: join(data.folder, 'none') } }).toThrow()
+    await refuse({ freeze: ['image.nothing.*'] }).toThrow(/'image.nothing.\*' fits none/)
+    await refuse({ peft: { type: 'lora', targetModules: ['nowhere'] } }).toThrow(/nowhere/)
+    expect(existsSync(join(options.out, 'checkpoints'))).toBe(false)
+  })
+
+  it('does not write over a run, and resumes only the same one', async () => {
+    const options = tinyRun(data, 'again')
+    await eventsOf({ ...options, steps: 2 })
+    await expect(eventsOf(options)).rejects.toThrow(/expected a folder without a run/)
+    await expect(eventsOf({ ...options, steps: 2, seed: 6, resume: true })).rejects.toThrow(/seed are others/)
+    const file = join(checkpointFolder(options.out, 2), 'training.json')
+    writeFileSync(file, readFileSync(file, 'utf8').replace('cleft-checkpoint', 'other'))
+    await expect(eventsOf({ ...options, steps: 2, resume: true })).rejects.toThrow(/checkpoint of ours/)
+  })
+
+  it('skips a step that is not finite, names it, and stops after too many', async () => {
+    const options = { ...tinyRun(data, 'overflow'), optimizer: { lr: 1e30, warmupSteps: 0 }, validation: null }
+    await expect(eventsOf({ ...options, maxSkipped: 3 } as TrainOptions)).rejects.toThrow(/3 steps in a row/)
+  })
+
+  it('has the published recipe for defaults', () => {
+    const full = parseOptions({
+      stage: 'pretrain',
+      data: data.data,
+      image: 'dinov2_vitb14_reg',
+      text: 'biomedlm',
+      out: 'x',
+    })
+    expect(full).toMatchObject({
+      batchSize: 72,
+      steps: 40_000,
+      embeddingWidth: 512,
+      peft: { type: 'lora', r: 8, alpha: 32 },
+    })
+    expect(full.optimizer).toMatchObject({ lr: 4e-5, weightDecay: 0.1, betas: [0.9, 0.999], lrMin: 1e-8 })
+  })
+})
