@@ -150,6 +150,8 @@ export async function* embedRows(
   const studies = await byAccession(clinical, CLINICAL.slice(2), problems)
   const details =
     lesions && full !== null ? await byAccession(full, LESIONS, problems) : new Map<string, ClinicalRow[]>()
+  // fewer than captions, and as long
+  const distinct = new Interned<string>()
   let texts = new Interned<{ facts: EmbedFacts; caption: string | null; promptPrefix: string }>()
   let cached = 0
   for await (const rows of metadata.rows(METADATA, problems)) {
@@ -170,8 +172,9 @@ export async function* embedRows(
         const make = () => {
           cached += 1
           const facts = factsOf({ imageType, side, view, procedure }, study!, lesion, meanings)
-          const promptPrefix = prefixes ? embedPromptPrefix(facts, style) : ''
-          return { facts, caption: embedCaption(facts, style), promptPrefix }
+          const prefix = prefixes ? embedPromptPrefix(facts, style) : ''
+          const caption = embedCaption(facts, style)
+          return { facts, caption, promptPrefix: distinct.get(prefix, () => prefix) }
         }
         const same = [side, view, procedure, ...study!.slice(1), ...(lesion?.slice(1) ?? [])].join('\0')
         used.push({ row, path, file, patient: identifierOf(patient), ...texts.get(same, make) })
