@@ -109,7 +109,7 @@ export async function openChexpert(spec: SpecOf<'chexpert'>): Promise<LoadedData
       else all.push(sample)
     }
   }
-  problems.check(all.length + problems.list.length, spec.maxProblems)
+  problems.check(all.length + problems.count, spec.maxProblems)
   const classes = withPrompts(
     chestPrompts(spec.labels === 'five' ? FIVE_FINDINGS : CHEXPERT_FINDINGS, spec.captions.style),
     spec.prompts,
@@ -141,7 +141,7 @@ export async function openFiveWay(spec: SpecOf<'chexpert-5x200'>): Promise<Loade
   const { style } = spec.captions
   const classes = withPrompts(chestPrompts(FIVE_FINDINGS, style), spec.prompts)
   const candidates = await fiveWayCandidates(findTable(root, [spec.table ?? 'train.csv']), style, problems)
-  problems.check(candidates.length + problems.list.length, spec.maxProblems)
+  problems.check(candidates.length + problems.count, spec.maxProblems)
   const samples =
     spec.table === undefined ? chooseClasses(candidates, classes, spec.perClass, spec.seed, FIVE_WAY) : candidates
   const patients = [...new Set(samples.map(({ patient }) => patient))].sort()

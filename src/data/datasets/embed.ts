@@ -58,7 +58,7 @@ export async function openEmbed(spec: SpecOf<'embed'>): Promise<LoadedDataset> {
       else all.push(sampleOf(row, labels))
     }
   }
-  problems.check(all.length + problems.list.length, spec.maxProblems)
+  problems.check(all.length + problems.count, spec.maxProblems)
   const notes: string[] = []
   if (unlabelled > 0) notes.push(`${unlabelled} 2D images without density or BI-RADS are left out, as published`)
   if (male > 0) notes.push(`${male} images of the density of male breasts, which is no class, are left out`)
