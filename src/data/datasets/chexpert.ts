@@ -115,7 +115,7 @@ export async function openChexpert(spec: SpecOf<'chexpert'>): Promise<LoadedData
     spec.prompts,
   )
   const heldOut =
-    spec.holdout !== null && spec.split === 'train'
+    spec.holdout !== null && (spec.split === 'train' || (spec.split === 'valid' && !official))
       ? await fiveWayPatients(spec.table === undefined ? file : findTable(root, ['train.csv']), spec.holdout)
       : new Set<string>()
   const notes = heldOut.size === 0 ? [] : [`${heldOut.size} patients are left out: CheXpert-5x200 is of them`]
