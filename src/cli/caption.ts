@@ -65,8 +65,8 @@ export async function handler(options: ArgumentsCamelCase<Options>): Promise<voi
   }
   await out.flush()
   for (const note of captions.notes) process.stderr.write(`${note}\n`)
-  problems.check(rows + problems.list.length, options['max-problems'])
+  problems.check(rows + problems.count, options['max-problems'])
   for (const problem of problems.list.slice(0, SHOWN)) process.stderr.write(`left out: ${describeProblem(problem)}\n`)
-  const more = problems.list.length - SHOWN
+  const more = problems.count - SHOWN
   if (more > 0) process.stderr.write(`left out: ${more} more\n`)
 }

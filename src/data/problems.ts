@@ -7,19 +7,29 @@ export interface Problem {
   readonly problem: string
 }
 
-/** How many are written out in an error; all of them are in {@link Problems.list}. */
+/** How many are written out in an error; more are in {@link Problems.list}. */
 const SHOWN = 5
+/** How many are kept with their words, so that a table of nothing but wrong rows does not fill the memory. */
+const KEPT = 100_000
 
 /** What went wrong with single rows and files, in one report, and the limit up to which work goes on without them. */
 export class Problems {
   readonly #list: Problem[] = []
+  #count = 0
 
+  /** How many there are. */
+  get count(): number {
+    return this.#count
+  }
+
+  /** The first 100,000. */
   get list(): readonly Problem[] {
     return this.#list
   }
 
   add(problem: string, at: { row?: number | null; path?: string | null } = {}): void {
-    this.#list.push({ row: at.row ?? null, path: at.path ?? null, problem })
+    this.#count += 1
+    if (this.#list.length < KEPT) this.#list.push({ row: at.row ?? null, path: at.path ?? null, problem })
   }
 
   /**
@@ -28,11 +38,11 @@ export class Problems {
    * @throws where there are more: one error with the first few and the number of all
    */
   check(total: number, limit = 0.01): void {
-    if (this.#list.length <= limit * total) return
+    if (this.#count <= limit * total) return
     const shown = this.#list.slice(0, SHOWN).map(describeProblem)
-    const more = this.#list.length > SHOWN ? `; and ${this.#list.length - SHOWN} more` : ''
+    const more = this.#count > SHOWN ? `; and ${this.#count - SHOWN} more` : ''
     throw new Error(
-      `expected at most ${100 * limit} % of ${total} to be unusable, but ${this.#list.length} are: ${shown.join('; ')}${more}; mend them, or allow more by maxProblems`,
+      `expected at most ${100 * limit} % of ${total} to be unusable, but ${this.#count} are: ${shown.join('; ')}${more}; mend them, or allow more by maxProblems`,
     )
   }
 }

@@ -109,13 +109,13 @@ export async function openChexpert(spec: SpecOf<'chexpert'>): Promise<LoadedData
       else all.push(sample)
     }
   }
-  problems.check(all.length + problems.list.length, spec.maxProblems)
+  problems.check(all.length + problems.count, spec.maxProblems)
   const classes = withPrompts(
     chestPrompts(spec.labels === 'five' ? FIVE_FINDINGS : CHEXPERT_FINDINGS, spec.captions.style),
     spec.prompts,
   )
   const heldOut =
-    spec.holdout !== null && spec.split === 'train'
+    spec.holdout !== null && (spec.split === 'train' || (spec.split === 'valid' && !official))
       ? await fiveWayPatients(spec.table === undefined ? file : findTable(root, ['train.csv']), spec.holdout)
       : new Set<string>()
   const notes = heldOut.size === 0 ? [] : [`${heldOut.size} patients are left out: CheXpert-5x200 is of them`]
@@ -141,7 +141,7 @@ export async function openFiveWay(spec: SpecOf<'chexpert-5x200'>): Promise<Loade
   const { style } = spec.captions
   const classes = withPrompts(chestPrompts(FIVE_FINDINGS, style), spec.prompts)
   const candidates = await fiveWayCandidates(findTable(root, [spec.table ?? 'train.csv']), style, problems)
-  problems.check(candidates.length + problems.list.length, spec.maxProblems)
+  problems.check(candidates.length + problems.count, spec.maxProblems)
   const samples =
     spec.table === undefined ? chooseClasses(candidates, classes, spec.perClass, spec.seed, FIVE_WAY) : candidates
   const patients = [...new Set(samples.map(({ patient }) => patient))].sort()

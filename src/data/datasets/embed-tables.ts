@@ -125,8 +125,6 @@ export interface EmbedRow {
 }
 
 const IMAGE_TYPE = '2D'
-/** Captions kept for rows with the same facts, at most. */
-const CACHED = 20_000
 
 /**
  * The rows of EMBED's 2D images with what the clinical tables say of them.
@@ -150,8 +148,9 @@ export async function* embedRows(
   const studies = await byAccession(clinical, CLINICAL.slice(2), problems)
   const details =
     lesions && full !== null ? await byAccession(full, LESIONS, problems) : new Map<string, ClinicalRow[]>()
-  let texts = new Interned<{ facts: EmbedFacts; caption: string | null; promptPrefix: string }>()
-  let cached = 0
+  // fewer than captions, and as long
+  const distinct = new Interned<string>()
+  const texts = new Interned<{ facts: EmbedFacts; caption: string | null; promptPrefix: string }>()
   for await (const rows of metadata.rows(METADATA, problems)) {
     const used: EmbedRow[] = []
     for (const { row, cells } of rows) {
@@ -168,17 +167,13 @@ export async function* embedRows(
       else if (wrong !== null) problems.add(wrong, { row, path })
       else {
         const make = () => {
-          cached += 1
           const facts = factsOf({ imageType, side, view, procedure }, study!, lesion, meanings)
-          const promptPrefix = prefixes ? embedPromptPrefix(facts, style) : ''
-          return { facts, caption: embedCaption(facts, style), promptPrefix }
+          const prefix = prefixes ? embedPromptPrefix(facts, style) : ''
+          const caption = embedCaption(facts, style)
+          return { facts, caption, promptPrefix: distinct.get(prefix, () => prefix) }
         }
         const same = [side, view, procedure, ...study!.slice(1), ...(lesion?.slice(1) ?? [])].join('\0')
         used.push({ row, path, file, patient: identifierOf(patient), ...texts.get(same, make) })
-      }
-      if (cached > CACHED) {
-        texts = new Interned()
-        cached = 0
       }
     }
     if (used.length > 0) yield used

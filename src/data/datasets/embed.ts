@@ -58,8 +58,9 @@ export async function openEmbed(spec: SpecOf<'embed'>): Promise<LoadedDataset> {
       else all.push(sampleOf(row, labels))
     }
   }
-  problems.check(all.length + problems.list.length, spec.maxProblems)
-  const notes = [`${unlabelled} 2D images without density or BI-RADS are left out, as published`]
+  problems.check(all.length + problems.count, spec.maxProblems)
+  const notes: string[] = []
+  if (unlabelled > 0) notes.push(`${unlabelled} 2D images without density or BI-RADS are left out, as published`)
   if (male > 0) notes.push(`${male} images of the density of male breasts, which is no class, are left out`)
   const classes = withPrompts(embedPrompts(labels), spec.prompts)
   const selection = await select('embed', all, classes, spec)

@@ -46,7 +46,7 @@ export async function openNih(spec: SpecOf<'nih'>): Promise<LoadedDataset> {
       all.push({ row, path: file, patient, caption, promptPrefix: null, label, findings, attributes })
     }
   }
-  problems.check(all.length + problems.list.length, spec.maxProblems)
+  problems.check(all.length + problems.count, spec.maxProblems)
   const classes = withPrompts(chestPrompts(NIH_FINDINGS, spec.captions.style), spec.prompts)
   const official = () => officialLists('nih', root, all, LISTS, VALID_FRACTION)
   const selection = await select('nih', all, classes, spec, official)

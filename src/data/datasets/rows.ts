@@ -46,6 +46,9 @@ export const sideOf = (cell: string): 'L' | 'R' | null => (cell === 'L' || cell 
 /** A cell's text, or null where it says nothing. */
 export const textOf = (cell: string | undefined): string | null => (cell === undefined || isMissing(cell) ? null : cell)
 
+/** More are not worth their memory. */
+const INTERNED = 50_000
+
 /** Equal values once in memory: a few thousand patterns of findings stand for hundreds of thousands of rows. */
 export class Interned<Value> {
   readonly #values = new Map<string, Value>()
@@ -54,6 +57,7 @@ export class Interned<Value> {
     let value = this.#values.get(key)
     if (value === undefined) {
       value = make()
+      if (this.#values.size >= INTERNED) this.#values.clear()
       this.#values.set(key, value)
     }
     return value

@@ -24,7 +24,7 @@ export async function openRsna(spec: SpecOf<'rsna'>): Promise<LoadedDataset> {
     problems,
   )
   const headers = await headersIn(root, problems)
-  problems.check(images.length + problems.list.length, spec.maxProblems)
+  problems.check(images.length + problems.count, spec.maxProblems)
   const all = images.map(({ row, path, patient, label }): Sample => {
     const { sex, age, view } = headers.get(patient) ?? { sex: null, age: null, view: null }
     const attributes = { sex, age, view, side: null }

@@ -60,7 +60,7 @@ const chexpert = z.strictObject({
   captions: z.strictObject({ style: z.enum(CHEST_STYLES).default('plain') }).default({ style: 'plain' }),
   /** Which findings are the classes: the five of the competition, or all fourteen. */
   labels: z.enum(['five', 'all']).default('five'),
-  /** In training only. null: nobody is left out. */
+  /** In training, and in validation drawn from the same table. null: nobody is left out. */
   holdout: holdout.nullable().default({ perClass: 200, seed: 0 }),
 })
 

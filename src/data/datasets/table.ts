@@ -83,7 +83,7 @@ export async function openTableDataset(spec: TableSpec): Promise<LoadedDataset> 
       else read.push(found)
     }
   }
-  problems.check(read.length + problems.list.length, spec.maxProblems)
+  problems.check(read.length + problems.count, spec.maxProblems)
   const names = columns.findings ?? [...new Set(read.flatMap(({ label }) => (label === '' ? [] : label)))].sort(byValue)
   const labels = new Map(names.map((name, index) => [name, index]))
   const all = read.map(({ sample, label }) => (label === '' ? sample : { ...sample, label: labels.get(label)! }))

@@ -27,7 +27,7 @@ function explain(error: Error): string {
   return error.message
 }
 
-const [QUOTE, LINE_FEED] = [0x22, 0x0a]
+const [QUOTE, LINE_FEED, CARRIAGE_RETURN] = [0x22, 0x0a, 0x0d]
 
 /** Lines without any quote. */
 function splitLines(text: string, delimiter: string): string[][] {
@@ -115,8 +115,13 @@ async function* parsedRecords(
     records = []
     return taken
   }
+  let sinceLineEnd = 0
   try {
     for await (const chunk of bytes) {
+      // csv-parse counts what is in the cells; a line of nothing but separators would be cells without end
+      const end = Math.max(chunk.lastIndexOf(LINE_FEED), chunk.lastIndexOf(CARRIAGE_RETURN))
+      sinceLineEnd = end < 0 ? sinceLineEnd + chunk.length : chunk.length - end - 1
+      if (sinceLineEnd > MAX_RECORD) throw new TableError(`${path}: ${TOO_LONG}`)
       await new Promise<void>((resolve) => parser.write(chunk, () => resolve()))
       yield take()
       if (failure !== undefined) throw new TableError(`${path}: ${explain(failure)}`)

@@ -216,6 +216,9 @@ describe('CheXpert-5x200', () => {
         const train = await openDataset({ kind: 'chexpert', root, table, holdout })
         expect(train.samples.length).toBeGreaterThan(50)
         expect([...patientsOf(train)].filter((patient) => test.has(patient))).toEqual([])
+        const splits = { fractions: { train: 0.8, valid: 0.2 }, seed }
+        const valid = await openDataset({ kind: 'chexpert', root, table, holdout, split: 'valid', splits })
+        expect([...patientsOf(valid)].filter((patient) => test.has(patient))).toEqual([])
       }
     }
   })

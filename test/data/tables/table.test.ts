@@ -103,6 +103,12 @@ describe('a CSV table', () => {
       /expected rows of less than 1048576 bytes.*row 0 was/,
     ],
     [
+      'a line of separators without end',
+      `a,b\n1,"2"\n3${','.repeat(3 << 20)}`,
+      /expected rows of less than 1048576 bytes/,
+    ],
+    ['nothing but separators', ','.repeat(3 << 20), /expected rows of less than 1048576 bytes/],
+    [
       'gzip that ends early',
       gzipSync(CSV.repeat(1000)).subarray(0, 60),
       /expected a whole gzip archive, but it is damaged/,
