@@ -6,6 +6,19 @@
 Prints for each label the area under the ROC curve, in five folds by patient, of a simple classifier on pixels (64 x 64, PCA to
 120 dimensions, logistic regression; and an RBF SVM of 60 dimensions for classes), and of random forests that see only what must say
 nothing: file size, place in the table, columns and headers, and the image's outermost pixels.
+
+What was found when the drawing was set (seed 1; a label that is -1 is left out), and it is not to be changed to make a method
+look good. CheXpert, 3,173 training images of 2,000 patients with the labels' own frequencies, each image scaled to mean 0 and
+deviation 1, linear / RBF SVM:
+    No Finding 0.84 / 0.87             Enlarged Cardiomediastinum 0.87 / 0.87   Cardiomegaly 0.83 / 0.85
+    Lung Opacity 0.68 / 0.68           Lung Lesion 0.66 / 0.70                  Edema 0.91 / 0.92
+    Consolidation 0.68 / 0.78          Pneumonia 0.62 / 0.66                    Atelectasis 0.72 / 0.82
+    Pneumothorax 0.67 / 0.69           Pleural Effusion 0.87 / 0.89             Pleural Other 0.67 / 0.64
+    Fracture 0.61 / 0.62               Support Devices 0.68 / 0.65
+Five-way accuracy on 5 x 60 single findings, of SVMs trained on the ordinary images: 0.71 (0.73 with standardised scores).
+RSNA, 700 patients, linear: 0.81. EMBED, 300 patients, linear / SVM: BI-RADS N 0.81 / 0.86, B 0.56 / 0.60, A 0.69 / 0.66,
+P 0.54 / 0.59, S 0.52 / 0.60, M 0.74 / 0.82, K 0.83 / 0.89 (macro 0.77); density 1 to 4: 0.82, 0.63, 0.72, 0.84 (SVM: macro 0.79).
+What must say nothing was at chance, but for the border of mammograms and density: glandular tissue reaches the chest wall.
 """
 
 import sys
@@ -38,6 +51,7 @@ def pixels_of(path):
     edge = 3
     frame = [array[:edge].mean(0), array[-edge:].mean(0), array[:, :edge].mean(1), array[:, -edge:].mean(1)]
     border = np.concatenate([np.interp(np.linspace(0, 1, 24), np.linspace(0, 1, len(side)), side) for side in frame])
+    small = (small - small.mean()) / (small.std() + 1e-6) if path.suffix != ".dcm" else small
     return small.ravel(), np.concatenate([border, [side.std() for side in frame]]), array.shape
 
 
@@ -57,7 +71,7 @@ def simple():
 
 
 def forest():
-    return RandomForestClassifier(150, min_samples_leaf=8, class_weight="balanced", n_jobs=2, random_state=0)
+    return RandomForestClassifier(60, min_samples_leaf=8, max_depth=8, class_weight="balanced", n_jobs=2, random_state=0)
 
 
 def kernel():
@@ -66,6 +80,7 @@ def kernel():
 
 def report(name, y, groups, small, leaks):
     row = [f"{name:28}", f"{int(y.sum()):5} of {len(y)}", f"pixels {roc_auc_score(y, predict(simple(), small, y, groups)[:, 1]):.3f}"]
+    row.append(f"svm {roc_auc_score(y, predict(kernel(), small, y, groups)[:, 1]):.3f}")
     for what, features in leaks.items():
         row.append(f"{what} {roc_auc_score(y, predict(forest(), features, y, groups)[:, 1]):.3f}")
     print("  ".join(row), flush=True)
@@ -91,9 +106,9 @@ def chexpert(root):
         report(finding, y, patient[known], small[known], leaks)
     single = (patient >= 50001).nonzero()[0]
     if len(single) > 0:
-        classes("five-way", table[FIVE].values[single].argmax(1), patient[single], small[single])
+        classes("five-way", table[FIVE].fillna(0).values[single].argmax(1), patient[single], small[single])
         leaks = np.c_[single, header[single], border[single]]
-        y = table[FIVE].values[single].argmax(1)
+        y = table[FIVE].fillna(0).values[single].argmax(1)
         print("five-way from order, header and border:", round(roc_auc_score(y, predict(forest(), leaks, y, patient[single]), multi_class="ovr"), 3))
 
 

@@ -19,7 +19,8 @@ export type { PhantomSettings } from './kind.js'
  */
 
 export interface PhantomOptions {
-  readonly kind: PhantomSettings['kind']
+  /** 'chexpert', 'rsna' or 'embed'. */
+  readonly kind: string
   /** A folder that is empty, or not there, or was begun with the same settings. */
   readonly out: string
   readonly patients: number
@@ -50,9 +51,11 @@ const VERSION = 1
 /** How many images a sheet shows. */
 const SHOWN = 24
 
+const isKind = (kind: string): kind is PhantomSettings['kind'] => Object.hasOwn(PHANTOM_KINDS, kind)
+
 function settingsOf({ kind, patients, seed = 0, fiveWay = 0 }: PhantomOptions): PhantomSettings {
-  if (!Object.hasOwn(PHANTOM_KINDS, kind)) {
-    throw new RangeError(`expected a kind of ${Object.keys(PHANTOM_KINDS).join(', ')}, but received ${String(kind)}`)
+  if (!isKind(kind)) {
+    throw new RangeError(`expected a kind of ${Object.keys(PHANTOM_KINDS).join(', ')}, but received '${kind}'`)
   }
   const most = PHANTOM_KINDS[kind].most
   if (!(Number.isInteger(patients) && patients >= 1 && patients <= most)) {

@@ -1,4 +1,4 @@
-import { mkdir, rename, stat, writeFile } from 'node:fs/promises'
+import { mkdir, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import type { PhantomSettings } from './kind.js'
 import { PHANTOM_KINDS } from './kinds.js'
@@ -7,11 +7,29 @@ import { PHANTOM_KINDS } from './kinds.js'
 export async function writeWhole(path: string, content: string | Uint8Array): Promise<void> {
   const part = `${path}.part`
   try {
-    await mkdir(dirname(path), { recursive: true })
+    await makeFolder(dirname(path))
     await writeFile(part, content)
     await rename(part, path)
   } catch (error) {
+    // Half a file on a full disk helps nobody.
+    await rm(part, { force: true }).catch(() => {})
     throw new Error(describeWriteError(path, error))
+  }
+}
+
+/** With all folders above it. Node's own way of that (recursive) never returns below /proc. */
+async function makeFolder(path: string): Promise<void> {
+  const make = async () =>
+    await mkdir(path).catch(async (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EEXIST' || !(await stat(path)).isDirectory()) throw error
+    })
+  try {
+    await make()
+  } catch (error) {
+    const isMissing = error instanceof Error && 'code' in error && error.code === 'ENOENT'
+    if (!isMissing || dirname(path) === path) throw error
+    await makeFolder(dirname(path))
+    await make()
   }
 }
 
@@ -22,6 +40,7 @@ function describeWriteError(path: string, error: unknown): string {
     EDQUOT: 'the quota is used up; free some space and run the same command again, which goes on where it stopped',
     EACCES: 'permission is denied; choose a folder that can be written to',
     EPERM: 'permission is denied; choose a folder that can be written to',
+    ENOENT: 'the folder cannot be made there; choose another',
     EROFS: 'the file system is read-only; choose another folder',
     ENOTDIR: 'a file lies where a folder is needed; choose another folder',
     EEXIST: 'a file lies where a folder is needed; choose another folder',

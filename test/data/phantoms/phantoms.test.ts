@@ -236,6 +236,7 @@ describe('phantoms', () => {
       [{ patients: 50_001 }, /from 1 to 50000/],
       [{ patients: 1.5 }, /whole number/],
       [{ patients: Number.NaN }, /whole number/],
+      [{ kind: 'mnist' }, /a kind of chexpert, rsna, embed, but received 'mnist'/],
       [{ seed: 0.5 }, /seed to be a whole number/],
       [{ fiveWay: -1 }, /five-way/],
       [{ workers: 0 }, /workers/],
@@ -245,6 +246,11 @@ describe('phantoms', () => {
     }
     await expect(write('never', { kind: 'rsna', fiveWay: 2 })).rejects.toThrow(/with chexpert only/)
     expect(readdirSync(folder)).not.toContain('never')
+  })
+
+  it.runIf(process.platform === 'linux')('say in a sentence where nothing can be written', async () => {
+    const out = '/proc/phantoms'
+    await expect(writePhantoms({ kind: 'rsna', out, patients: 1 })).rejects.toThrow(/was expected to be written, but/)
   })
 
   it('write a sheet', async () => {

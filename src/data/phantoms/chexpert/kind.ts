@@ -1,9 +1,8 @@
-import sharp from 'sharp'
-import type { GrayImage } from '../../images/gray.js'
 import { Random } from '../../random.js'
 import { BLANK, POSITIVE, UNCERTAIN } from '../../sample.js'
 import { type Body, type FrontalView, sampleBody } from '../chest/anatomy.js'
 import { drawChest } from '../chest/draw.js'
+import { encodeJpeg } from '../jpeg.js'
 import type { PhantomImage, PhantomKind, PhantomSettings } from '../kind.js'
 import { FINDING_NAMES, FIVE_WAY, type Labels, patientTendency, sampleLabels, sampleSingle } from './labels.js'
 
@@ -121,14 +120,6 @@ function imageOf(seed: number, patient: Patient, study: Study): PhantomImage {
       }),
     encode: (image) => encodeJpeg(image, 88 + new Random(...keys, 'quality').integer(8)),
   }
-}
-
-/** One channel. */
-export async function encodeJpeg({ pixels, width, height }: GrayImage, quality: number): Promise<Buffer> {
-  return await sharp(pixels, { raw: { width, height, channels: 1 } })
-    .toColourspace('b-w')
-    .jpeg({ quality })
-    .toBuffer()
 }
 
 function* rows(settings: PhantomSettings, split: Patient['split']): Iterable<string> {

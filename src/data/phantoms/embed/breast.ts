@@ -210,7 +210,7 @@ function placeFilm(random: Random, width: number, height: number): Placement {
 
 function exposeMammogram(random: Random, film: Float32Array, settings: MammogramSettings): GrayImage {
   const { side, width } = settings
-  const gain = random.uniform(3300, 4100)
+  const gain = random.uniform(4100, 5200)
   const gamma = random.uniform(0.85, 1.2)
   const ground = random.uniform(0, 60)
   const grain = random.uniform(12, 40)

@@ -61,9 +61,9 @@ export function sampleLesions(random: Random, assessment: Assessment): Lesion[] 
   if (assessment === 'N') return []
   const severity = random.chance(0.2) ? random.uniform(0, 0.2) : random.uniform(0.2, 1)
   const where = {
-    u: random.uniform(0.38, 0.68),
-    v: random.uniform(-0.28, 0.12),
-    w: random.uniform(-0.25, 0.2),
+    u: random.uniform(0.42, 0.6),
+    v: random.uniform(-0.18, 0.04),
+    w: random.uniform(-0.13, 0.1),
     severity,
   }
   const radius = (low: number, high: number) => low + (high - low) * (0.35 * random.uniform() + 0.65 * severity)
@@ -73,13 +73,13 @@ export function sampleLesions(random: Random, assessment: Assessment): Lesion[] 
     case 'B':
       return calcified
         ? [{ ...where, ...none, calcifications: { find: 'C', distribution: 'D' } }]
-        : [{ ...where, ...none, mass: { shape: 'R', margin: 'D', density: '-', radius: radius(0.08, 0.15) } }]
+        : [{ ...where, ...none, mass: { shape: 'R', margin: 'D', density: '-', radius: radius(0.1, 0.17) } }]
     case 'A':
       return [{ ...where, ...none, mass: { shape: 'F', margin: 'I', density: '=', radius: radius(0.17, 0.28) } }]
     case 'P':
       return calcified
         ? [{ ...where, ...none, calcifications: { find: 'P', distribution: 'G' } }]
-        : [{ ...where, ...none, mass: { shape: 'O', margin: 'D', density: '=', radius: radius(0.08, 0.15) } }]
+        : [{ ...where, ...none, mass: { shape: 'O', margin: 'D', density: '=', radius: radius(0.1, 0.17) } }]
     case 'S': {
       const mass = {
         shape: 'X',
@@ -127,8 +127,8 @@ function raise({ data }: Layer, index: number, to: number, weight: number): void
 
 function drawMass(random: Random, layer: Layer, mass: Mass, place: Point, severity: number): void {
   const { shape, margin, radius } = mass
-  const level = { '+': 0.86, '=': 0.72, '-': 0.56 }[mass.density]
-  const strength = (mass.density === '+' ? 0.55 : 0.4) + 0.4 * severity
+  const level = { '+': 0.95, '=': 0.82, '-': 0.68 }[mass.density]
+  const strength = (mass.density === '+' ? 0.6 : 0.55) + 0.4 * severity
   const lobed = smoothField(random, radius * 0.6)
   const uneven = { R: 0.05, O: 0.08, X: 0.55, F: 0.7 }[shape]
   const edge = { D: 0.18, I: 0.7, S: 0.5 }[margin] + (shape === 'F' ? 0.2 : 0)
@@ -161,9 +161,9 @@ function drawCalcifications(
   place: Point,
   severity: number,
 ): void {
-  const count = Math.round({ C: 4, P: 10, A: 22, F: 26 }[find] * (0.5 + 1.1 * severity))
-  const size = { C: 0.02, P: 0.008, A: 0.0065, F: 0.0075 }[find]
-  const spread = { D: [0.3, 0.3], G: [0.07, 0.07], S: [0.2, 0.07] }[distribution] as [number, number]
+  const count = Math.round({ C: 11, P: 14, A: 26, F: 28 }[find] * (0.5 + 1.1 * severity))
+  const size = { C: 0.034, P: 0.01, A: 0.0075, F: 0.0085 }[find]
+  const spread = { D: [0.22, 0.22], G: [0.07, 0.07], S: [0.2, 0.07] }[distribution] as [number, number]
   const toNipple = random.normal(0, 0.4)
   for (let grain = 0; grain < count; grain += 1) {
     const along = random.normal(0, spread[0] * 0.6)
@@ -184,7 +184,7 @@ function drawCalcifications(
   }
   // Where many lie close together, the tissue around is denser too.
   if (distribution === 'D') return
-  layer.ellipse(place, [spread[0] * 1.5, spread[1] * 1.6], toNipple, 1, (index, weight) =>
-    raise(layer, index, 0.75, 0.3 * severity * weight),
+  layer.ellipse(place, [spread[0] * 1.5 + 0.06, spread[1] * 1.6 + 0.06], toNipple, 1, (index, weight) =>
+    raise(layer, index, 0.82, (0.15 + 0.5 * severity) * weight),
   )
 }
