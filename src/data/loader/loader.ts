@@ -329,8 +329,8 @@ export class DataLoader implements AsyncIterable<Batch> {
     order: Int32Array,
     place: readonly number[],
   ): Promise<{ index: number; image: PreparedImage | null } | null> {
-    const random = new Random(this.options.seed, 'replace', ...place)
-    for (let candidate = index, tries = 0; ; candidate = order[random.integer(order.length)]!, tries += 1) {
+    let random: Random | null = null
+    for (let candidate = index, tries = 0; ; tries += 1) {
       if (!this.#failed.has(candidate)) {
         try {
           return { index: candidate, image: await this.#read(candidate) }
@@ -342,6 +342,8 @@ export class DataLoader implements AsyncIterable<Batch> {
       if (tries === REPLACEMENTS) {
         throw new Error(`expected one of ${tries + 1} images of the epoch to be readable, but none is`)
       }
+      random ??= new Random(this.options.seed, 'replace', ...place)
+      candidate = order[random.integer(order.length)]!
     }
   }
 
@@ -376,15 +378,13 @@ export class DataLoader implements AsyncIterable<Batch> {
 
   #finish(loaded: Loaded, epoch: number, position: number): Batch {
     const { options, dataset } = this
-    const { boxes, indices, augmentations } = loaded
+    const { padded, boxes, indices, augmentations } = loaded
     let pixels = loaded.pixels
     if (pixels === null) {
-      const run = () => keep(inputOf(loaded.padded, boxes, this.#input(augmentations)))
       try {
-        // the decoders have the other cores: threads that wait for one another would wait for them too
-        pixels = options.decoder === undefined ? run() : withOneThread(run)
+        pixels = withOneThread(() => keep(inputOf(padded, boxes, this.#input(augmentations))))
       } finally {
-        loaded.padded.dispose()
+        padded.dispose()
       }
     }
     const swaps = options.swapSides ?? dataset.kind === 'embed'
@@ -415,6 +415,10 @@ function checkAlike({ kind }: Dataset, { prepared, decoder }: LoaderOptions): vo
   )
 }
 
+/**
+ * These operations are small. Divided over threads they wait for one another many times a batch, and where decoders or other
+ * programs have the cores, each wait takes milliseconds: a hundred times the work itself was measured.
+ */
 function withOneThread<Result>(run: () => Result): Result {
   const threads = getNumThreads()
   setNumThreads(1)
