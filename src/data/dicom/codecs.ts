@@ -81,7 +81,11 @@ function instantiate(): Codecs {
   const success = () => 0
   const instance = new WebAssembly.Instance(compiled, {
     env: {
-      onCodecsInfo: success,
+      // libijg goes on after these and makes up the rest of the image
+      onCodecsInfo: (address: number, length: number) => {
+        const message = text(address, length)
+        if (/corrupt|premature/i.test(message)) throw new Error(message)
+      },
       onCodecsTrace: success,
       onCodecsException: (address: number, length: number) => {
         throw new Error(text(address, length))
@@ -143,7 +147,7 @@ export function decodeFrame(codec: CodecName, encoded: Uint8Array, frame: CodedF
     return decoded
   } catch (thrown) {
     const problem = thrown instanceof WebAssembly.RuntimeError ? 'the decoder gave up' : firstLine(thrown)
-    throw new ImageError(`expected a frame that can be decoded, but it cannot: ${problem.replace(/^.*?::/, '')}`)
+    throw new ImageError(`expected a frame that can be decoded, but it cannot: ${problem.replace(/^.*::/, '')}`)
   }
 }
 

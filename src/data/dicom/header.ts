@@ -1,17 +1,8 @@
-import { inflateRawSync } from 'node:zlib'
-import dicomParser, { type DataSet, type Element } from 'dicom-parser'
-import { checkSize, firstLine, ImageError } from '../images/error.js'
+import type { DataSet, Element } from 'dicom-parser'
+import { checkSize, firstLine, ImageError, printable } from '../images/error.js'
 import type { StoredImage, ValueLookup, Window } from '../images/gray.js'
-import {
-  EXPLICIT_BIG_ENDIAN,
-  EXPLICIT_LITTLE_ENDIAN,
-  IMPLICIT_LITTLE_ENDIAN,
-  type TransferSyntax,
-  transferSyntaxes,
-} from './syntaxes.js'
-
-/** What a deflated file may inflate to. */
-const MAX_INFLATED_BYTES = 512 << 20
+import { type ParsedDicom, parseDicom } from './parse.js'
+import type { TransferSyntax } from './syntaxes.js'
 
 /** What a file says of its pixels. Checked: sizes are above 0 and within the limits, and so are bits. */
 export interface DicomHeader {
@@ -43,9 +34,9 @@ export interface DicomHeader {
  * @throws ImageError
  */
 export function readHeader(file: Uint8Array, maxPixels: number): DicomHeader {
-  const data = parse(file)
+  const parsed = parseDicom(file)
   try {
-    return headerOf(data, maxPixels)
+    return headerOf(parsed, maxPixels)
   } catch (thrown) {
     if (thrown instanceof ImageError) throw thrown
     // the parser throws strings where an element reaches beyond the file
@@ -53,49 +44,7 @@ export function readHeader(file: Uint8Array, maxPixels: number): DicomHeader {
   }
 }
 
-function parse(file: Uint8Array): DataSet {
-  const bytes = Buffer.from(file.buffer, file.byteOffset, file.length)
-  try {
-    return dicomParser.parseDicom(...withPreamble(bytes))
-  } catch (thrown) {
-    if (thrown instanceof ImageError) throw thrown
-    const { exception = thrown } = thrown as { exception?: unknown }
-    if (exception instanceof ImageError) throw exception
-    const problem = exception instanceof RangeError ? 'its sequences are nested too deep' : firstLine(exception)
-    throw new ImageError(`expected a whole DICOM file, but it is truncated or damaged: ${problem}`)
-  }
-}
-
-type ParseArguments = Parameters<typeof dicomParser.parseDicom>
-
-/** Files that begin with the meta information, or with the data set, get what should stand before it. */
-function withPreamble(bytes: Buffer): ParseArguments {
-  const options = { untilTag: 'x7fe00010', inflater: inflate }
-  if (bytes.toString('latin1', 128, 132) === 'DICM') return [bytes, options]
-  if (bytes.readUInt16LE(0) === 0x0002) return [Buffer.concat([Buffer.alloc(128), Buffer.from('DICM'), bytes]), options]
-  const isBigEndian = bytes[0] === 0
-  const isExplicit = /^[A-Z]{2}$/.test(bytes.toString('latin1', 4, 6))
-  const little = isExplicit ? EXPLICIT_LITTLE_ENDIAN : IMPLICIT_LITTLE_ENDIAN
-  return [bytes, { ...options, TransferSyntaxUID: isBigEndian ? EXPLICIT_BIG_ENDIAN : little }]
-}
-
-/** The bytes up to `position` as they are, and the rest inflated. */
-function inflate(bytes: Uint8Array, position: number): Buffer {
-  try {
-    const rest = inflateRawSync(bytes.subarray(position), { maxOutputLength: MAX_INFLATED_BYTES })
-    return Buffer.concat([bytes.subarray(0, position), rest])
-  } catch (thrown) {
-    if ((thrown as NodeJS.ErrnoException).code === 'ERR_BUFFER_TOO_LARGE') {
-      throw new ImageError(
-        `expected a file that inflates to ${MAX_INFLATED_BYTES >> 20} MiB at most, but it takes more`,
-      )
-    }
-    throw new ImageError(`expected a deflated file that can be inflated, but it cannot: ${firstLine(thrown)}`)
-  }
-}
-
-function headerOf(data: DataSet, maxPixels: number): DicomHeader {
-  const syntax = syntaxOf(data)
+function headerOf({ data, syntax }: ParsedDicom, maxPixels: number): DicomHeader {
   const pixelData = data.elements.x7fe00010
   if (pixelData === undefined) {
     const other = data.elements.x7fe00008 ?? data.elements.x7fe00009
@@ -147,23 +96,6 @@ function headerOf(data: DataSet, maxPixels: number): DicomHeader {
   }
 }
 
-function syntaxOf(data: DataSet): TransferSyntax {
-  const uid = uidOf(data)
-  const syntax = transferSyntaxes.get(uid)
-  if (syntax === undefined) {
-    throw new ImageError(
-      `expected a transfer syntax that can be decoded, but it is ${uid || 'empty'}; convert it, as by: dcmconv or gdcmconv --raw`,
-    )
-  }
-  return syntax
-}
-
-/** The parser leaves a value in place of an element where there was no meta information. */
-function uidOf(data: DataSet): string {
-  const element: (Element & { Value?: string }) | undefined = data.elements.x00020010
-  return (element?.Value ?? data.string('x00020010') ?? '').replace(/[\0 ]+$/, '')
-}
-
 function required(data: DataSet, tag: string, name: string): number {
   const value = data.uint16(tag)
   if (value === undefined) throw new ImageError(`expected a DICOM image, but it does not say its ${name}`)
@@ -183,7 +115,7 @@ function photometricOf(data: DataSet, samplesPerPixel: number, warnings: string[
     const isGray = found === 'MONOCHROME1' || found === 'MONOCHROME2'
     if (isGray === (samplesPerPixel === 1) && (isGray || found === 'RGB' || found.startsWith('YBR_'))) return found
     throw new ImageError(
-      `expected gray, RGB or YBR pixels, but it is ${found} with ${samplesPerPixel} samples a pixel; convert it to gray`,
+      `expected gray, RGB or YBR pixels, but it is ${printable(found)} with ${samplesPerPixel} samples a pixel; convert it to gray`,
     )
   }
   const assumed = samplesPerPixel === 1 ? 'MONOCHROME2' : 'RGB'

@@ -25,7 +25,7 @@ interface Layout {
 export async function readRaster(bytes: Uint8Array, format: RasterFormat, maxPixels: number): Promise<StoredImage> {
   const { width, height, isGray, bits, orientation, warnings } = await layoutOf(bytes, format)
   checkSize(width, height, maxPixels)
-  const input = sharp(bytes, { limitInputPixels: maxPixels, failOn: 'error', ignoreIcc: true, sequentialRead: true })
+  const input = sharp(bytes, { limitInputPixels: maxPixels, failOn: 'warning', ignoreIcc: true, sequentialRead: true })
   if (orientation > 1) input.autoOrient()
   const space = bits === 16 ? (isGray ? 'grey16' : 'rgb16') : isGray ? 'b-w' : 'srgb'
   try {

@@ -5,7 +5,7 @@ import type { StoredImage } from './gray.js'
 import { type RasterFormat, readRaster } from './raster.js'
 
 export interface ReadOptions {
-  /** Images with more are refused before they are decoded. Default: 100 million. */
+  /** Images with more are refused before they are decoded. Default: 67 million (2^26). */
   maxPixels?: number
 }
 
