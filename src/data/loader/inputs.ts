@@ -1,4 +1,4 @@
-import { keep, receive, send, type Tensor, type TensorToken } from '../../torch/index.js'
+import { getNumThreads, keep, receive, send, type Tensor, type TensorToken } from '../../torch/index.js'
 import type { InputOptions } from '../augment/input.js'
 import type { Box } from '../images/index.js'
 import { Threads } from './threads.js'
@@ -19,6 +19,8 @@ export class InputPool {
 
   /** @throws RangeError for a number of workers below 1 */
   constructor({ workers = 2 }: { workers?: number } = {}) {
+    // what a worker sets becomes the number of every thread that has none yet: this one gets its own now
+    getNumThreads()
     this.#threads = new Threads({ file: 'input-worker', workers, inFlight: 1 })
   }
 

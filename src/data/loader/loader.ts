@@ -101,6 +101,12 @@ interface Orders {
   readonly own: Int32Array
 }
 
+/** An image of a batch: which, and what was decoded; null where it is prepared already. */
+interface Found {
+  readonly index: number
+  readonly image: PreparedImage | null
+}
+
 /** A batch before the last stage; or after it, where other threads do it ahead. */
 interface Loaded {
   readonly padded: Tensor
@@ -290,28 +296,8 @@ export class DataLoader implements AsyncIterable<Batch> {
     )
     const found = read.filter((each) => each !== null)
     if (found.length === 0) return null
-    const { cache, device } = this.options
-    const { size, bits } = (this.#prepared ?? this.options.decoder)!.settings
-    const boxes: Box[] = []
-    const padded = scope(() => {
-      const batch = empty([found.length, 1, size, size], {
-        dtype: bits === 8 ? 'uint8' : 'uint16',
-        pinMemory: device?.startsWith('cuda') === true,
-      })
-      for (const [at, { index, image }] of found.entries()) {
-        const { path, row } = this.dataset.samples[index]!
-        const target = batch.select(0, at)
-        if (image === null) {
-          boxes.push(this.#prepared!.read(path, target))
-          continue
-        }
-        target.copy_(fromTypedArray(image.padded.pixels, [1, size, size]))
-        boxes.push(image.box)
-        cache?.add(path, row, image)
-      }
-      return keep(batch)
-    })
-    const { augment = this.#training, seed, flip = true, inputs } = this.options
+    const { padded, boxes } = withOneThread(() => this.#gather(found))
+    const { augment = this.#training, seed, flip = true, inputs, device } = this.options
     const indices = found.map(({ index }) => index)
     const augmentations = augment ? indices.map((index) => drawAugmentation(index, { seed, epoch, flip })) : null
     const loaded: Loaded = { padded, boxes, indices, augmentations, pixels: null }
@@ -323,14 +309,31 @@ export class DataLoader implements AsyncIterable<Batch> {
     }
   }
 
-  /** An image, or the one that takes its place; `image` is null where it is prepared already. */
-  async #readOrReplace(
-    index: number,
-    order: Int32Array,
-    place: readonly number[],
-  ): Promise<{ index: number; image: PreparedImage | null } | null> {
-    const random = new Random(this.options.seed, 'replace', ...place)
-    for (let candidate = index, tries = 0; ; candidate = order[random.integer(order.length)]!, tries += 1) {
+  /** Copies images into a batch; what was decoded goes into the cache too. */
+  #gather(images: readonly Found[]): { padded: Tensor; boxes: Box[] } {
+    const { cache, device, decoder } = this.options
+    const { size, bits } = (this.#prepared ?? decoder)!.settings
+    return scope(() => {
+      const padded = empty([images.length, 1, size, size], {
+        dtype: bits === 8 ? 'uint8' : 'uint16',
+        pinMemory: device?.startsWith('cuda') === true,
+      })
+      const boxes = images.map(({ index, image }, at) => {
+        const { path, row } = this.dataset.samples[index]!
+        const target = padded.select(0, at)
+        if (image === null) return this.#prepared!.read(path, target)
+        target.copy_(fromTypedArray(image.padded.pixels, [1, size, size]))
+        cache?.add(path, row, image)
+        return image.box
+      })
+      return { padded: keep(padded), boxes }
+    })
+  }
+
+  /** An image, or the one that takes its place; null where it is left out. */
+  async #readOrReplace(index: number, order: Int32Array, place: readonly number[]): Promise<Found | null> {
+    let random: Random | null = null
+    for (let candidate = index, tries = 0; ; tries += 1) {
       if (!this.#failed.has(candidate)) {
         try {
           return { index: candidate, image: await this.#read(candidate) }
@@ -342,6 +345,8 @@ export class DataLoader implements AsyncIterable<Batch> {
       if (tries === REPLACEMENTS) {
         throw new Error(`expected one of ${tries + 1} images of the epoch to be readable, but none is`)
       }
+      random ??= new Random(this.options.seed, 'replace', ...place)
+      candidate = order[random.integer(order.length)]!
     }
   }
 
@@ -376,15 +381,13 @@ export class DataLoader implements AsyncIterable<Batch> {
 
   #finish(loaded: Loaded, epoch: number, position: number): Batch {
     const { options, dataset } = this
-    const { boxes, indices, augmentations } = loaded
+    const { padded, boxes, indices, augmentations } = loaded
     let pixels = loaded.pixels
     if (pixels === null) {
-      const run = () => keep(inputOf(loaded.padded, boxes, this.#input(augmentations)))
       try {
-        // the decoders have the other cores: threads that wait for one another would wait for them too
-        pixels = options.decoder === undefined ? run() : withOneThread(run)
+        pixels = withOneThread(() => keep(inputOf(padded, boxes, this.#input(augmentations))))
       } finally {
-        loaded.padded.dispose()
+        padded.dispose()
       }
     }
     const swaps = options.swapSides ?? dataset.kind === 'embed'
@@ -415,6 +418,10 @@ function checkAlike({ kind }: Dataset, { prepared, decoder }: LoaderOptions): vo
   )
 }
 
+/**
+ * These operations are small. Divided over threads they wait for one another many times a batch, and where decoders or other
+ * programs have the cores, each wait takes milliseconds: a hundred times the work itself was measured.
+ */
 function withOneThread<Result>(run: () => Result): Result {
   const threads = getNumThreads()
   setNumThreads(1)

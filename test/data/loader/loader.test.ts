@@ -175,6 +175,7 @@ describe('DataLoader', () => {
 
   it('leaves no tensor behind, also where the loop is left or fails', async () => {
     const before = torch.memory.counters().live
+    const threads = torch.getNumThreads()
     await epochOf(small())
     await epochOf(small(), 1)
     const inputs = new InputPool({ workers: 2 })
@@ -194,6 +195,7 @@ describe('DataLoader', () => {
     await expect(epochOf(small({ signal: controller.signal }))).rejects.toThrow('enough')
     await new Promise((resolve) => setTimeout(resolve, 50))
     expect(torch.memory.counters().live).toBe(before)
+    expect(torch.getNumThreads()).toBe(threads)
   })
 
   it('refuses two loops at a time, and goes on after one', async () => {
