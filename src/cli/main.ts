@@ -10,6 +10,7 @@ import * as data from './data.js'
 import * as doctor from './doctor.js'
 import * as image from './image.js'
 import * as inspect from './inspect.js'
+import { endWithReader } from './lines.js'
 import * as params from './params.js'
 import * as phantom from './phantom.js'
 import * as prepare from './prepare.js'
@@ -23,12 +24,7 @@ function fail(message: string, error?: Error): never {
   process.exit(1)
 }
 
-// whoever reads our output may stop before its end: `cleft inspect FILE | head`
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error
-  process.exit(0)
-})
-
+endWithReader()
 exitOnSignals()
 await yargs(hideBin(process.argv))
   .scriptName('cleft')
