@@ -75,8 +75,8 @@ export function range(pixels: StoredImage['pixels']): [number, number] {
   let largest = smallest
   for (let at = 1; at < pixels.length; at += 1) {
     const value = pixels[at]!
-    if (value > largest) largest = value
-    else if (value < smallest) smallest = value
+    largest = value > largest ? value : largest
+    smallest = value < smallest ? value : smallest
   }
   return [smallest, largest]
 }
