@@ -69,6 +69,8 @@ const MAX_BYTES = 1 << 30
 /** MONOCHROME2 and RGB in the module's list. */
 const PHOTOMETRIC = { gray: 1, colour: 3 }
 
+/** Tiles of a JPEG 2000 image: OpenJPEG leaves black what is missing, and says nothing. */
+let tiles = { read: new Set<number>(), total: 0 }
 let compiled: WebAssembly.Module | undefined
 let kept: Codecs | undefined
 
@@ -85,6 +87,8 @@ function instantiate(): Codecs {
       onCodecsInfo: (address: number, length: number) => {
         const message = text(address, length)
         if (/corrupt|premature/i.test(message)) throw new Error(message)
+        const tile = /Header of tile (\d+) \/ (\d+) has been read/.exec(message)
+        if (tile) tiles = { read: tiles.read.add(Number(tile[1])), total: Number(tile[2]) }
       },
       onCodecsTrace: success,
       onCodecsException: (address: number, length: number) => {
@@ -165,7 +169,9 @@ function decodeWith(codecs: Codecs, codec: CodecName, encoded: Uint8Array, frame
   codecs.SetPhotometricInterpretation(context, frame.samplesPerPixel === 1 ? PHOTOMETRIC.gray : PHOTOMETRIC.colour)
   codecs.SetEncodedBufferSize(context, encoded.length)
   new Uint8Array(codecs.memory.buffer).set(encoded, codecs.GetEncodedBuffer(context))
+  tiles = { read: new Set(), total: 0 }
   codecs[codec](context, parameters)
+  if (tiles.read.size < tiles.total) throw new Error(`it has ${tiles.read.size} of ${tiles.total} tiles`)
   const start = codecs.GetDecodedBuffer(context)
   const bytes = new Uint8Array(codecs.memory.buffer).slice(start, start + codecs.GetDecodedBufferSize(context))
   const decoded = {
