@@ -62,8 +62,8 @@ interface Codecs extends Record<CodecName, (context: number, parameters: number)
   readonly GetPlanarConfiguration: Getter
 }
 
-/** An instance that has more is not kept: its memory never shrinks. */
-const KEPT_BYTES = 64 << 20
+/** An instance that has more than it began with (256 MiB, touched only where used) and this is not kept: it never shrinks. */
+const KEPT_GROWTH = 64 << 20
 /** What decoding one image may take. */
 const MAX_BYTES = 1 << 30
 /** MONOCHROME2 and RGB in the module's list. */
@@ -73,6 +73,7 @@ const PHOTOMETRIC = { gray: 1, colour: 3 }
 let tiles = { read: new Set<number>(), total: 0 }
 let compiled: WebAssembly.Module | undefined
 let kept: Codecs | undefined
+let firstBytes = 0
 
 function instantiate(): Codecs {
   compiled ??= new WebAssembly.Module(
@@ -127,6 +128,7 @@ function instantiate(): Codecs {
   })
   const codecs = instance.exports as unknown as Codecs
   codecs._initialize()
+  firstBytes = codecs.memory.buffer.byteLength
   return codecs
 }
 
@@ -147,7 +149,7 @@ export function decodeFrame(codec: CodecName, encoded: Uint8Array, frame: CodedF
     const codecs = kept ?? instantiate()
     kept = undefined
     const decoded = decodeWith(codecs, codec, encoded, frame)
-    if (codecs.memory.buffer.byteLength <= KEPT_BYTES) kept = codecs
+    if (codecs.memory.buffer.byteLength <= firstBytes + KEPT_GROWTH) kept = codecs
     return decoded
   } catch (thrown) {
     const problem = thrown instanceof WebAssembly.RuntimeError ? 'the decoder gave up' : firstLine(thrown)
