@@ -20,27 +20,31 @@ export class Calibration {
   readonly #bins: Int8Array
   readonly #probabilities: Float64Array
   readonly #truth: Int8Array
+  /** Truth minus probability. */
+  readonly #errors: Float64Array
   readonly #sums = new Float64Array(CALIBRATION_BINS)
 
   /** @param truth 1, 0, or -1 for a sample to leave out */
   constructor(probabilities: Float64Array, truth: Int8Array) {
     this.#probabilities = probabilities
     this.#truth = truth
+    this.#errors = probabilities.map((value, row) => truth[row]! - value)
     this.#bins = truth.map((label, row) => (label < 0 ? -1 : calibrationBin(probabilities[row]!, CALIBRATION_BINS)))
   }
 
   /** The mean distance of probability and truth over bins, weighted by their samples. */
   error(weights: Int32Array): number {
-    this.#sums.fill(0)
+    const [bins, errors, sums] = [this.#bins, this.#errors, this.#sums]
+    sums.fill(0)
     let total = 0
-    for (let row = 0; row < this.#bins.length; row += 1) {
-      const bin = this.#bins[row]!
+    for (let row = 0; row < bins.length; row += 1) {
+      const bin = bins[row]!
       if (bin < 0) continue
-      this.#sums[bin]! += weights[row]! * (this.#truth[row]! - this.#probabilities[row]!)
+      sums[bin]! += weights[row]! * errors[row]!
       total += weights[row]!
     }
     let gaps = 0
-    for (let bin = 0; bin < CALIBRATION_BINS; bin += 1) gaps += Math.abs(this.#sums[bin]!)
+    for (let bin = 0; bin < CALIBRATION_BINS; bin += 1) gaps += Math.abs(sums[bin]!)
     return gaps / total
   }
 

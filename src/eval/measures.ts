@@ -167,8 +167,9 @@ class ClassMeasurement implements Measurement {
     const total = this.#count(weights)
     this.#evaluateDecisions(total, out)
     if (this.#errors === null) return
+    const errors = this.#errors
     let squares = 0
-    for (let row = 0; row < weights.length; row += 1) squares += weights[row]! * this.#errors[row]!
+    for (let row = 0; row < weights.length; row += 1) squares += weights[row]! * errors[row]!
     out[overallIndex('brier')] = squares / total
     out[overallIndex('calibrationError')] = this.calibrations[0]!.calibration.error(weights)
   }
@@ -176,10 +177,11 @@ class ClassMeasurement implements Measurement {
   /** Fills the confusion matrix; gives the sum of the weights. */
   #count(weights: Int32Array): number {
     const { labels, classes } = this.#predictions
-    this.#confusion.fill(0)
+    const [confusion, decided, C] = [this.#confusion, this.#decided, classes.length]
+    confusion.fill(0)
     let total = 0
     for (let row = 0; row < labels.length; row += 1) {
-      this.#confusion[labels[row]! * classes.length + this.#decided[row]!]! += weights[row]!
+      confusion[labels[row]! * C + decided[row]!]! += weights[row]!
       total += weights[row]!
     }
     return total
@@ -284,10 +286,11 @@ class FindingMeasurement implements Measurement {
     let [briers, gaps] = [0, 0]
     for (const k of this.#averaged) {
       const { truth } = this.targets[k]!
+      const errors = this.#errors[k]!
       let [squares, total] = [0, 0]
       for (let row = 0; row < truth.length; row += 1) {
         if (truth[row]! < 0) continue
-        squares += weights[row]! * this.#errors[k]![row]!
+        squares += weights[row]! * errors[row]!
         total += weights[row]!
       }
       briers += squares / total
