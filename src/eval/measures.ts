@@ -156,7 +156,7 @@ class ClassMeasurement implements Measurement {
     const column = (row: number) => (task === 'binary' ? 1 : this.#decided[row]!)
     const own = Float64Array.from(labels, (_, row) => probabilities[row * C + column(row)]!)
     const truth = Int8Array.from(labels, (label, row) => Number(label === column(row)))
-    return { name: task === 'binary' ? classes[1]! : 'highest probability', calibration: new Calibration(own, truth) }
+    return { name: task === 'binary' ? classes[1]! : 'Highest probability', calibration: new Calibration(own, truth) }
   }
 
   evaluate(weights: Int32Array, out: Float64Array): void {
