@@ -33,7 +33,11 @@ function aboutData({ perClass, patients }: Omit<Summary, 'warnings'>): string[] 
           `Fewer than ${FEW_POSITIVES} positive images: ${list(few.map(({ name, positives }) => `${name} (${positives})`))}.`,
         ]
       : []),
-    ...(excluded > 0 ? [`${excluded} uncertain or blank labels are left out of the findings that they concern.`] : []),
+    ...(excluded > 0
+      ? [
+          `${excluded.toLocaleString('en-US')} uncertain or blank labels are left out of the findings that they concern.`,
+        ]
+      : []),
   ]
 }
 

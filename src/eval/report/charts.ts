@@ -182,7 +182,7 @@ export function confusionChart(confusion: readonly (readonly number[])[], classe
   const color = {
     field: 'part',
     type: 'quantitative',
-    scale: { range: ['#ffffff', '#08519c'], domain: [0, 1] },
+    scale: { range: ['#ffffff', '#08519c'], domain: [0, 1], interpolate: 'rgb' },
     legend: { title: 'Fraction of the row', format: '.0%', tickCount: 5 },
   }
   return {

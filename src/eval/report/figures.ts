@@ -37,7 +37,7 @@ export async function rocFigure(summary: Summary, predictions: Predictions): Pro
     file: 'roc.png',
     svg: await renderChart(rocChart(panels)),
     alternative: `ROC curves. ${panels.map(({ name, subtitle }) => `${name}: ${subtitle}`).join('; ')}`,
-    caption: `ROC curves, each class against all others. Dashed: chance.${pointInWords(panels)}`,
+    caption: `ROC curves. Dashed: chance.${pointInWords(panels)}`,
   }
 }
 
@@ -50,7 +50,7 @@ export async function precisionRecallFigure(summary: Summary, predictions: Predi
     file: 'precision-recall.png',
     svg: await renderChart(precisionRecallChart(panels)),
     alternative: `Precision-recall curves. ${panels.map(({ name, subtitle }) => `${name}: ${subtitle}`).join('; ')}`,
-    caption: `Precision-recall curves, each class against all others. Dashed: chance, which is the fraction of positive images.${pointInWords(panels)}`,
+    caption: `Precision-recall curves. Dashed: chance, which is the fraction of positive images.${pointInWords(panels)}`,
   }
 }
 

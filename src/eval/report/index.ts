@@ -19,7 +19,7 @@ import { type Html, html } from './html.js'
 import { dataUri, svgToPng } from './images.js'
 import { figure, renderPage, type Section } from './page.js'
 import {
-  classTable,
+  classTables,
   methodText,
   overallTable,
   promptTable,
@@ -132,12 +132,12 @@ async function sectionsOf(input: ReportInput, pngs: Map<string, Buffer>): Promis
   const classes = predictions
     ? [
         ...section('results', 'Results', overallTable(summary)),
-        ...section('classes', summary.task === 'multi-label' ? 'Findings' : 'Classes', classTable(summary)),
+        ...section('classes', summary.task === 'multi-label' ? 'Findings' : 'Classes', classTables(summary)),
         ...section(
           'curves',
           'ROC and precision-recall curves',
-          await draw(rocFigure(summary, predictions)),
-          await draw(precisionRecallFigure(summary, predictions)),
+          html`<div class="beside">${await draw(rocFigure(summary, predictions))}
+${await draw(precisionRecallFigure(summary, predictions))}</div>`,
         ),
         ...section('confusion', 'Confusion matrix', await draw(confusionFigure(summary))),
         ...section('calibration', 'Calibration', await draw(calibrationFigure(summary))),

@@ -31,8 +31,6 @@ th, td { padding: .3rem .7rem; text-align: left; vertical-align: top; border-bot
 thead th { border-bottom: 2px solid #9aa0a6; vertical-align: bottom; font-weight: 600; }
 tbody th { font-weight: 500; overflow-wrap: break-word; min-width: 7.5rem; max-width: 18rem; }
 td { overflow-wrap: break-word; }
-.dense { font-size: .86rem; }
-.dense th, .dense td { padding-left: .45rem; padding-right: .45rem; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .interval { display: block; color: var(--soft); font-size: .86em; }
 .soft { color: var(--soft); }
@@ -40,6 +38,9 @@ code { font: .88em ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans M
 figure { margin: 1rem 0; }
 figure > img { max-width: 100%; height: auto; display: block; }
 figcaption { color: var(--soft); font-size: .9rem; max-width: 46rem; margin-top: .3rem; overflow-wrap: anywhere; }
+.beside { display: flex; flex-wrap: wrap; gap: 0 2rem; }
+.beside > figure { max-width: 100%; }
+.beside > figure > figcaption { max-width: min(46rem, 100%); width: 0; min-width: min(46rem, 100%); }
 .example { border: 1px solid var(--line); border-radius: 6px; padding: .8rem 1rem; margin: .9rem 0; }
 .example h3 { margin-top: 0; }
 .tiles { display: flex; flex-wrap: wrap; gap: .8rem; }
@@ -127,14 +128,14 @@ export interface Column {
   readonly number?: boolean
 }
 
-/** The first cell of each row names it. Many columns stand closer. */
+/** The first cell of each row names it. */
 export function table(
   caption: string,
   columns: readonly Column[],
   rows: readonly (readonly (Html | string | number)[])[],
 ): Html {
   const kind = (column: Column | undefined) => (column?.number ? html` class="number"` : null)
-  return html`<div class="wide"><table${columns.length > 8 && html` class="dense"`}>
+  return html`<div class="wide"><table>
 <caption>${caption}</caption>
 <thead><tr>${columns.map((column) => html`<th scope="col"${kind(column)}>${column.name}</th>`)}</tr></thead>
 <tbody>

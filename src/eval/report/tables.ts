@@ -2,13 +2,12 @@ import type { Estimate } from '../bootstrap.js'
 import { type OverallMetric, overallMetrics } from '../measures.js'
 import { RECALL_AT, type RetrievalMetric } from '../retrieval.js'
 import { MINIMUM_PATIENTS } from '../subgroups.js'
-import type { Json, Summary } from '../summary.js'
-import { type ClassMetric, classMetrics } from '../targets.js'
+import type { ClassSummary, Json, Summary } from '../summary.js'
+import type { ClassMetric } from '../targets.js'
 import {
   attributeNames,
   classMetricNames,
   digits,
-  estimateInWords,
   intervalInWords,
   overallWording,
   percent,
@@ -77,33 +76,53 @@ export function decisionsInWords({ operatingPoint, task }: Summary): string {
     : 'No validation set was given, and the scores are no probabilities: nothing is called positive.'
 }
 
-export function classTable(summary: Summary): Html {
-  const { perClass, operatingPoint, intervals } = summary
+/** How classes are compared, for captions. */
+function againstWhat({ task, classes }: Summary): string {
+  if (task === 'multi-label') return 'Each finding by itself'
+  return task === 'binary'
+    ? `\u201c${classes[1]}\u201d against \u201c${classes[0]}\u201d`
+    : 'Each class against all others'
+}
+
+export function classTables(summary: Summary): Html {
+  const { perClass, operatingPoint, intervals, task } = summary
   const hasExcluded = perClass.some(({ excluded }) => excluded > 0)
-  const hasThreshold = perClass.some(({ threshold }) => threshold !== null)
-  const shown = classMetrics.filter(
-    (metric) => operatingPoint?.from !== 'none' || metric === 'auc' || metric === 'auprc',
+  const what = task === 'multi-label' ? 'Finding' : 'Class'
+  const columns = (metrics: readonly ClassMetric[]) =>
+    metrics.map((metric) => ({ name: classMetricNames[metric], number: true }))
+  const ranked = ['auc', 'auprc', 'f1'] as const
+  const decided = ['sensitivity', 'specificity', 'ppv', 'npv'] as const
+  const overview = table(
+    `${againstWhat(summary)}, with ${percent(intervals.confidence)} intervals`,
+    [
+      { name: what },
+      { name: 'Positive', number: true },
+      { name: 'Negative', number: true },
+      ...(hasExcluded ? [{ name: 'Left out', number: true }] : []),
+      ...columns(ranked),
+    ],
+    perClass.map((each) => [
+      each.name,
+      counted(each.positives),
+      counted(each.negatives),
+      ...(hasExcluded ? [counted(each.excluded)] : []),
+      ...ranked.map((metric) => cell(each.metrics[metric])),
+    ]),
   )
-  const threshold = ({ threshold: own, thresholdProbability }: (typeof perClass)[number]) =>
-    own === null ? '' : digits(thresholdProbability ?? own)
-  return html`<p>${decisionsInWords(summary)}</p>
+  if (operatingPoint?.from === 'none') return html`${overview}<p>${decisionsInWords(summary)}</p>`
+  const hasThreshold = perClass.some(({ threshold }) => threshold !== null)
+  const threshold = ({ threshold: own, thresholdProbability }: ClassSummary) =>
+    own === null ? 'none' : digits(thresholdProbability ?? own)
+  return html`${overview}
+<h3>At the operating point</h3>
+<p>${decisionsInWords(summary)}</p>
 ${table(
-  `Each class against all others, with ${percent(intervals.confidence)} intervals. PPV and NPV hold for this test set's fraction of positive images only.`,
-  [
-    { name: 'Class' },
-    { name: 'Positive', number: true },
-    { name: 'Negative', number: true },
-    ...(hasExcluded ? [{ name: 'Left out', number: true }] : []),
-    ...shown.map((metric) => ({ name: classMetricNames[metric], number: true })),
-    ...(hasThreshold ? [{ name: 'Threshold', number: true }] : []),
-  ],
+  `${againstWhat(summary)}. PPV and NPV hold for this test set's fraction of positive images only`,
+  [{ name: what }, ...(hasThreshold ? [{ name: 'Threshold', number: true }] : []), ...columns(decided)],
   perClass.map((each) => [
     each.name,
-    counted(each.positives),
-    counted(each.negatives),
-    ...(hasExcluded ? [counted(each.excluded)] : []),
-    ...shown.map((metric: ClassMetric) => cell(each.metrics[metric])),
     ...(hasThreshold ? [threshold(each)] : []),
+    ...decided.map((metric) => cell(each.metrics[metric])),
   ]),
 )}`
 }
@@ -180,7 +199,7 @@ export function methodText(summary: Summary): Html {
 resampled, with all their images, because images of one patient are alike. A resample in which a class is missing is left out for
 the metrics that need it. Intervals say how much the numbers would change with other patients like these; they do not say how the model does at another hospital.</p>
 <p>ROC and precision-recall curves have every threshold; the area under the ROC curve counts ties half, the area under the precision-recall curve is
-average precision. Averages over classes give each class the same weight.</p>
+average precision. Averages over classes give each class the same weight. The calibration error is never negative and resampling raises it, so its interval lies too high.</p>
 ${labels && html`<p>Labels: uncertain findings are ${counts[labels.uncertain]}, findings that are not mentioned are ${counts[labels.blank]}.</p>`}`
 }
 
@@ -208,9 +227,4 @@ export function provenanceTable({ provenance, intervals }: Summary): Html {
     ['Seed of the resamples', String(intervals.seed)],
   ]
   return table('What somebody needs who wants the same numbers again', [{ name: 'What' }, { name: 'Value' }], rows)
-}
-
-/** 'AUC 0.871 (0.842 to 0.899)' */
-export function areaInWords(name: string, estimate: Estimate): string {
-  return `${name} ${estimateInWords(estimate)}`
 }
