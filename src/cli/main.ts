@@ -4,6 +4,7 @@ import { hideBin } from 'yargs/helpers'
 import { exitOnSignals } from '../setup/exit.js'
 import { packageVersion } from '../setup/install.js'
 import { packageRoot } from '../setup/paths.js'
+import * as compare from './compare.js'
 import * as convert from './convert.js'
 import * as doctor from './doctor.js'
 import * as inspect from './inspect.js'
@@ -35,6 +36,7 @@ await yargs(hideBin(process.argv))
   .command(convert.command, convert.describe, convert.builder, convert.handler)
   .command(params.command, params.describe, params.builder, params.handler)
   .command(verify.command, verify.describe, verify.builder, verify.handler)
+  .command(compare.command, compare.describe, compare.builder, compare.handler)
   .demandCommand(1, 'a command was expected, and none came')
   .strict()
   .wrap(Math.min(110, process.stdout.columns ?? 110))

@@ -5,7 +5,8 @@ import { pipeline } from 'node:stream/promises'
 import { parse } from 'csv-parse'
 import { stringify } from 'csv-stringify'
 import type { Attributes } from '../data/sample.js'
-import { quote } from '../torch/files/error.js'
+import { codeOf } from '../setup/errors.js'
+import { quote, reasonOf } from '../torch/files/error.js'
 import { checkPredictions, type Predictions, type Scale, type Task } from './predictions.js'
 
 /*
@@ -116,18 +117,26 @@ function highest(scores: Float32Array): number {
  */
 export async function readPredictions(file: string, as: { task: Task; scale: Scale }): Promise<Predictions> {
   const reader = new TableReader(file, as.task)
-  const rows = createReadStream(file)
+  // what the reader refuses: the pipeline may call it an aborted operation
+  let refused: unknown
+  const read = async (records: AsyncIterable<string[]>) => {
+    for await (const record of records) {
+      try {
+        reader.add(record)
+      } catch (error) {
+        refused = error
+        throw error
+      }
+    }
+  }
   try {
-    // errors of either stream arrive here
-    await pipeline(rows, parse({ bom: true, max_record_size: 1 << 24 }), async (records: AsyncIterable<string[]>) => {
-      for await (const record of records) reader.add(record)
-    })
+    await pipeline(createReadStream(file), parse({ bom: true, max_record_size: 1 << 24 }), read)
   } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code
-    if (code === 'ENOENT') throw new Error(`${file}: expected a table of predictions, but there is no such file`)
-    if (code?.startsWith('CSV_'))
-      throw new Error(`${file}: expected a table of predictions, but ${(error as Error).message}`)
-    throw error
+    if (refused) throw refused
+    const code = codeOf(error)
+    if (code !== 'ENOENT' && code?.startsWith('CSV_') !== true) throw error
+    const problem = code === 'ENOENT' ? 'there is no such file' : reasonOf(error)
+    throw new Error(`${file}: expected a table of predictions, but ${problem}`)
   }
   return reader.finish(as.scale)
 }

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { writeRecord } from '../../setup/files.js'
 import { checkPredictions, type Predictions } from '../predictions.js'
@@ -27,6 +27,7 @@ import {
   retrievalTable,
   subgroupTables,
 } from './tables.js'
+import { writeWhole } from './whole.js'
 
 export type { Embedding } from './embedding.js'
 export type { ImageToTextExample, MapExample, RetrievalExample, TextToImageExample } from './examples.js'
@@ -104,16 +105,6 @@ function prepareFolder(folder: string): void {
     if (/^(roc|precision-recall|confusion|calibration|subgroups|embedding|retrieval-\d+|maps-\d+)\.png$/.test(name)) {
       rmSync(join(folder, name))
     }
-  }
-}
-
-function writeWhole(file: string, content: string | Buffer): void {
-  const beside = `${file}.part`
-  try {
-    writeFileSync(beside, content)
-    renameSync(beside, file)
-  } finally {
-    if (existsSync(beside)) rmSync(beside)
   }
 }
 
