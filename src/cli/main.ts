@@ -5,6 +5,7 @@ import { exitOnSignals } from '../setup/exit.js'
 import { packageVersion } from '../setup/install.js'
 import { packageRoot } from '../setup/paths.js'
 import * as caption from './caption.js'
+import * as compare from './compare.js'
 import * as convert from './convert.js'
 import * as data from './data.js'
 import * as doctor from './doctor.js'
@@ -41,6 +42,7 @@ await yargs(hideBin(process.argv))
   .command(prepare.command, prepare.describe, prepare.builder, prepare.handler)
   .command(phantom.command, phantom.describe, phantom.builder, phantom.handler)
   .command(verify.command, verify.describe, verify.builder, verify.handler)
+  .command(compare.command, compare.describe, compare.builder, compare.handler)
   .demandCommand(1, 'a command was expected, and none came')
   .strict()
   .wrap(Math.min(110, process.stdout.columns ?? 110))
