@@ -1,10 +1,6 @@
 import { availableParallelism } from 'node:os'
 import type { ArgumentsCamelCase, Argv } from 'yargs'
-import { openDataset } from '../data/datasets/index.js'
-import { DecoderPool } from '../data/loader/decoders.js'
 import { describeProblem } from '../data/problems.js'
-import { PROBLEMS_FILE } from '../data/shards/format.js'
-import { prepareDataset } from '../data/shards/prepare.js'
 import { terminalReporter } from '../setup/report.js'
 import { type DatasetOptions, datasetOptions, datasetSpecOf } from './dataset-spec.js'
 
@@ -56,6 +52,8 @@ export async function handler(options: ArgumentsCamelCase<Options>): Promise<voi
   if (workers > DEFAULT_POOL && process.env.UV_THREADPOOL_SIZE === undefined) {
     reporter.line(`set UV_THREADPOOL_SIZE=${workers} in the environment for more than ${DEFAULT_POOL} files at a time`)
   }
+  // imported here: other commands work without the add-on
+  const { DecoderPool, openDataset, prepareDataset, PROBLEMS_FILE } = await import('../data/index.js')
   const dataset = await openDataset(datasetSpecOf(options))
   const decoder = new DecoderPool({ settings: { size, bits, windowing }, workers })
   try {
