@@ -5,11 +5,13 @@ import { exitOnSignals } from '../setup/exit.js'
 import { packageVersion } from '../setup/install.js'
 import { packageRoot } from '../setup/paths.js'
 import * as caption from './caption.js'
+import * as compare from './compare.js'
 import * as convert from './convert.js'
 import * as data from './data.js'
 import * as doctor from './doctor.js'
 import * as image from './image.js'
 import * as inspect from './inspect.js'
+import { endWithReader } from './lines.js'
 import * as params from './params.js'
 import * as phantom from './phantom.js'
 import * as prepare from './prepare.js'
@@ -23,12 +25,7 @@ function fail(message: string, error?: Error): never {
   process.exit(1)
 }
 
-// whoever reads our output may stop before its end: `cleft inspect FILE | head`
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error
-  process.exit(0)
-})
-
+endWithReader()
 exitOnSignals()
 await yargs(hideBin(process.argv))
   .scriptName('cleft')
@@ -45,6 +42,7 @@ await yargs(hideBin(process.argv))
   .command(prepare.command, prepare.describe, prepare.builder, prepare.handler)
   .command(phantom.command, phantom.describe, phantom.builder, phantom.handler)
   .command(verify.command, verify.describe, verify.builder, verify.handler)
+  .command(compare.command, compare.describe, compare.builder, compare.handler)
   .demandCommand(1, 'a command was expected, and none came')
   .strict()
   .wrap(Math.min(110, process.stdout.columns ?? 110))

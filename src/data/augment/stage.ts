@@ -1,5 +1,5 @@
-import { fromTypedArray, scope, type Tensor } from '../../torch/index.js'
-import { prepareImage, type Windowing } from '../images/index.js'
+import { fromTypedArray, saveSafetensors, scope, type Tensor } from '../../torch/index.js'
+import { prepareImage, saveImage, type Windowing } from '../images/index.js'
 import { inputOf, type Resize } from './input.js'
 import { drawAugmentation } from './parameters.js'
 
@@ -30,4 +30,15 @@ export async function inputStage(
     return inputOf(batch, [box], { resize, augmentations }).view([224, 224])
   })
   return { image, warnings }
+}
+
+/** Writes what {@link inputStage} gave: a safetensors file (tensor `image`), or a PNG in which -1 is black and 1 white. */
+export async function saveInput(image: Tensor, path: string): Promise<void> {
+  if (path.toLowerCase().endsWith('.safetensors')) {
+    saveSafetensors({ image }, path)
+    return
+  }
+  const [height = 0, width = 0] = image.shape
+  const levels = scope(() => image.add(1).mul(127.5).round().clamp(0, 255).to('uint8').toTypedArray())
+  await saveImage({ width, height, pixels: levels as Uint8Array }, path)
 }
