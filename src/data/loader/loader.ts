@@ -1,14 +1,5 @@
-import {
-  type Device,
-  empty,
-  fromTypedArray,
-  getNumThreads,
-  keep,
-  scope,
-  setNumThreads,
-  type Tensor,
-} from '../../torch/index.js'
-import { type InputOptions, inputOf, type Resize } from '../augment/input.js'
+import { type Device, dispose, empty, fromTypedArray, keep, scope, type Tensor } from '../../torch/index.js'
+import { inputOf, type Resize } from '../augment/input.js'
 import { type Augmentation, drawAugmentation } from '../augment/parameters.js'
 import { swapSides } from '../augment/sides.js'
 import type { Box, PreparedImage } from '../images/gray.js'
@@ -19,7 +10,6 @@ import { imagesOfKind } from '../shards/format.js'
 import { PreparedImages } from '../shards/prepared.js'
 import type { ShardWriter } from '../shards/writer.js'
 import type { Decoder } from './decoders.js'
-import type { InputPool } from './inputs.js'
 import { balancedWeights, cumulative, epochOrder, type Order, type ShardOptions, shardOf, shareOf } from './order.js'
 import { sourceOf } from './source.js'
 
@@ -53,8 +43,6 @@ export interface LoaderOptions {
   readonly decoder?: Decoder
   /** Takes every image that was decoded: the first epoch fills it, later ones read from it. Of one process alone. */
   readonly cache?: ShardWriter
-  /** Threads for the last stage, where the device is the CPU. Default: this one, when a batch is asked for. */
-  readonly inputs?: InputPool
   /** Batches that are made ready ahead of their use. Default: 2. */
   readonly prefetch?: number
   /** Stop when this fraction of the images cannot be read. Default: 0.01. */
@@ -107,18 +95,12 @@ interface Found {
   readonly image: PreparedImage | null
 }
 
-/** A batch before the last stage; or after it, where other threads do it ahead. */
+/** A batch before the last stage. */
 interface Loaded {
-  readonly padded: Tensor
+  readonly images: readonly Tensor[]
   readonly boxes: readonly Box[]
   readonly indices: readonly number[]
   readonly augmentations: readonly Augmentation[] | null
-  readonly pixels: Tensor | null
-}
-
-function disposeOf({ padded, pixels }: Loaded): void {
-  padded.dispose()
-  pixels?.dispose()
 }
 
 /** How many others are tried in place of an image that cannot be read. */
@@ -251,7 +233,7 @@ export class DataLoader implements AsyncIterable<Batch> {
       this.#iterating = false
       for (const loading of running) {
         loading.then(
-          (loaded) => loaded !== null && disposeOf(loaded),
+          (loaded) => loaded !== null && dispose(loaded.images),
           () => {},
         )
       }
@@ -296,37 +278,27 @@ export class DataLoader implements AsyncIterable<Batch> {
     )
     const found = read.filter((each) => each !== null)
     if (found.length === 0) return null
-    const { padded, boxes } = withOneThread(() => this.#gather(found))
-    const { augment = this.#training, seed, flip = true, inputs, device } = this.options
+    const { images, boxes } = this.#gather(found)
+    const { augment = this.#training, seed, flip = true } = this.options
     const indices = found.map(({ index }) => index)
     const augmentations = augment ? indices.map((index) => drawAugmentation(index, { seed, epoch, flip })) : null
-    const loaded: Loaded = { padded, boxes, indices, augmentations, pixels: null }
-    if (inputs === undefined || device?.startsWith('cpu') === false) return loaded
-    try {
-      return { ...loaded, pixels: await inputs.input(padded, boxes, this.#input(augmentations)) }
-    } finally {
-      padded.dispose()
-    }
+    return { images, boxes, indices, augmentations }
   }
 
-  /** Copies images into a batch; what was decoded goes into the cache too. */
-  #gather(images: readonly Found[]): { padded: Tensor; boxes: Box[] } {
-    const { cache, device, decoder } = this.options
-    const { size, bits } = (this.#prepared ?? decoder)!.settings
+  /** The images of a batch, in one tensor of pinned memory where a GPU takes them; what was decoded goes into the cache too. */
+  #gather(found: readonly Found[]): { images: Tensor[]; boxes: Box[] } {
+    const { cache, device } = this.options
     return scope(() => {
-      const padded = empty([images.length, 1, size, size], {
-        dtype: bits === 8 ? 'uint8' : 'uint16',
-        pinMemory: device?.startsWith('cuda') === true,
-      })
-      const boxes = images.map(({ index, image }, at) => {
+      const taken = found.map(({ index, image }) => {
         const { path, row } = this.dataset.samples[index]!
-        const target = padded.select(0, at)
-        if (image === null) return this.#prepared!.read(path, target)
-        target.copy_(fromTypedArray(image.padded.pixels, [1, size, size]))
+        if (image === null) return this.#prepared!.view(path)
         cache?.add(path, row, image)
-        return image.box
+        const { width, height, pixels } = image.padded
+        return { image: fromTypedArray(pixels, [1, 1, height, width]), box: image.box }
       })
-      return { padded: keep(padded), boxes }
+      const images = taken.map(({ image }) => image)
+      const boxes = taken.map(({ box }) => box)
+      return { images: (device?.startsWith('cuda') ? [pinned(images)] : images).map(keep), boxes }
     })
   }
 
@@ -368,28 +340,21 @@ export class DataLoader implements AsyncIterable<Batch> {
     this.problems.check(this.dataset.samples.length, this.options.maxProblems)
   }
 
-  #input(augmentations: readonly Augmentation[] | null): InputOptions {
+  /** The last stage: on the device, over libtorch's threads where that is the CPU. The images are let go. */
+  #pixels(images: readonly Tensor[], boxes: readonly Box[], augmentations: readonly Augmentation[] | null): Tensor {
     const { resize, size, channels, device = 'cpu' } = this.options
-    return {
-      ...(resize === undefined ? {} : { resize }),
-      ...(size === undefined ? {} : { size }),
-      ...(channels === undefined ? {} : { channels }),
-      ...(augmentations === null ? {} : { augmentations }),
-      device,
+    try {
+      const more = augmentations === null ? {} : { augmentations }
+      return keep(inputOf(images, boxes, { resize, size, channels, device, ...more }))
+    } finally {
+      dispose(images)
     }
   }
 
   #finish(loaded: Loaded, epoch: number, position: number): Batch {
     const { options, dataset } = this
-    const { padded, boxes, indices, augmentations } = loaded
-    let pixels = loaded.pixels
-    if (pixels === null) {
-      try {
-        pixels = withOneThread(() => keep(inputOf(padded, boxes, this.#input(augmentations))))
-      } finally {
-        padded.dispose()
-      }
-    }
+    const { images, boxes, indices, augmentations } = loaded
+    const pixels = this.#pixels(images, boxes, augmentations)
     const swaps = options.swapSides ?? dataset.kind === 'embed'
     const samples = indices.map((index) => dataset.samples[index]!)
     const captions = samples.map(({ caption }, at) =>
@@ -403,7 +368,7 @@ export class DataLoader implements AsyncIterable<Batch> {
       indices,
       epoch,
       position,
-      [Symbol.dispose]: () => pixels?.dispose(),
+      [Symbol.dispose]: () => pixels.dispose(),
     }
   }
 }
@@ -418,18 +383,11 @@ function checkAlike({ kind }: Dataset, { prepared, decoder }: LoaderOptions): vo
   )
 }
 
-/**
- * These operations are small. Divided over threads they wait for one another many times a batch, and where decoders or other
- * programs have the cores, each wait takes milliseconds: a hundred times the work itself was measured.
- */
-function withOneThread<Result>(run: () => Result): Result {
-  const threads = getNumThreads()
-  setNumThreads(1)
-  try {
-    return run()
-  } finally {
-    setNumThreads(threads)
-  }
+/** Images [1, 1, S, S] as one batch that a GPU copies while it works. */
+function pinned(images: readonly Tensor[]): Tensor {
+  const batch = empty([images.length, ...images[0]!.shape.slice(1)], { dtype: images[0]!.dtype, pinMemory: true })
+  for (const [at, image] of images.entries()) batch.narrow(0, at, 1).copy_(image)
+  return batch
 }
 
 /** Stops waiting when the signal says so; the work itself goes on to its end. */
