@@ -371,22 +371,21 @@ class Stage {
   float table_[256];
 };
 
-// The first byte of each image. What was checked where the call comes from is checked again: wrong numbers must not
-// crash.
-std::vector<const uint8_t*> pointersOf(at::TensorList images, int64_t number) {
-  std::vector<const uint8_t*> pointers;
+// What was checked where the call comes from is checked again: wrong numbers must not crash.
+std::vector<at::Tensor> checkedImages(at::TensorList images, int64_t number) {
+  std::vector<at::Tensor> checked;
+  int64_t found = 0;
   for (const at::Tensor& some : images) {
-    TORCH_CHECK(some.is_cpu() && some.scalar_type() == at::kByte && some.dim() == 4 && some.is_contiguous() &&
-                    some.size(1) == 1 && some.size(2) == some.size(3) && some.size(3) == images[0].size(-1) &&
-                    some.size(3) > 0 && some.size(3) <= kMostPixels,
-                "expected contiguous images [N, 1, S, S] of uint8 in the CPU's memory, of one side from 1 to ",
-                kMostPixels, ", but received ", some.sizes(), " of ", some.scalar_type(), " on ", some.device());
-    const int64_t bytes = some.size(2) * some.size(3);
-    for (int64_t k = 0; k < some.size(0); ++k) pointers.push_back(some.const_data_ptr<uint8_t>() + k * bytes);
+    TORCH_CHECK(some.is_cpu() && some.scalar_type() == at::kByte && some.dim() == 4 && some.size(1) == 1 &&
+                    some.size(2) == some.size(3) && some.size(3) == images[0].size(-1) && some.size(3) > 0 &&
+                    some.size(3) <= kMostPixels,
+                "expected images [N, 1, S, S] of uint8 in the CPU's memory, of one side from 1 to ", kMostPixels,
+                ", but received ", some.sizes(), " of ", some.scalar_type(), " on ", some.device());
+    found += some.size(0);
+    checked.push_back(some.contiguous());
   }
-  TORCH_CHECK(static_cast<int64_t>(pointers.size()) == number, "expected a box for each image, but received ", number,
-              " boxes and ", pointers.size(), " images");
-  return pointers;
+  TORCH_CHECK(found == number, "expected a box for each image, but received ", number, " boxes and ", found, " images");
+  return checked;
 }
 
 void check(const at::Tensor& boxes, const at::Tensor& parameters, int64_t size, int64_t stretched) {
@@ -421,8 +420,12 @@ at::Tensor inputStage(at::TensorList images, const at::Tensor& boxes, const at::
                       int64_t stretched) {
   check(boxes, parameters, size, stretched);
   const int64_t number = boxes.size(0);
-  const std::vector<const uint8_t*> pointers = pointersOf(images, number);
+  const std::vector<at::Tensor> sources = checkedImages(images, number);
   const int64_t side = images.empty() ? 1 : images[0].size(-1);
+  std::vector<const uint8_t*> source;
+  for (const at::Tensor& some : sources) {
+    for (int64_t k = 0; k < some.size(0); ++k) source.push_back(some.const_data_ptr<uint8_t>() + k * side * side);
+  }
   static_assert(sizeof(Box) == 4 * sizeof(int32_t));
   const auto* box = reinterpret_cast<const Box*>(boxes.const_data_ptr<int32_t>());
   const auto* parameter = reinterpret_cast<const Parameters*>(parameters.const_data_ptr<double>());
@@ -431,7 +434,7 @@ at::Tensor inputStage(at::TensorList images, const at::Tensor& boxes, const at::
   auto* pixels = result.mutable_data_ptr<float>();
   at::parallel_for(0, number, 1, [&](int64_t begin, int64_t end) {
     Stage stage(side, size, stretched);
-    for (int64_t k = begin; k < end; ++k) stage.run(pointers[k], box[k], parameter[k], pixels + k * size * size);
+    for (int64_t k = begin; k < end; ++k) stage.run(source[k], box[k], parameter[k], pixels + k * size * size);
   });
   return result;
 }

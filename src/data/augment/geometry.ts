@@ -23,9 +23,12 @@ export interface Places {
 export const stretchedSide = (size: number, resize: Resize) =>
   resize === 'crop' ? Math.round(size * CROP_MARGIN) : size
 
-/** Where a crop begins, in pixels: torchvision: any of room + 1 places; in the middle without a fraction. */
+/** Python's: halves to even. */
+const roundEven = (value: number) => (Math.abs(value % 1) === 0.5 ? 2 * Math.round(value / 2) : Math.round(value))
+
+/** Where a crop begins, in pixels, as in torchvision: any of room + 1 places; in the middle without a fraction. */
 export const cropStart = (fraction: number | undefined, room: number) =>
-  fraction === undefined ? Math.round(room / 2) : Math.min(room, Math.floor(fraction * (room + 1)))
+  fraction === undefined ? roundEven(room / 2) : Math.min(room, Math.floor(fraction * (room + 1)))
 
 /** What leaves every pixel where it is, as {@link inverseOf}. */
 export const UNMOVED = [FIXED_POINT / 2, FIXED_POINT, 0, FIXED_POINT / 2, 0, FIXED_POINT] as const
@@ -39,8 +42,8 @@ export function inverseOf({ affine: { angle, scale, shift }, flip }: Augmentatio
   const cosine = Math.cos(radians) / scale
   const sine = Math.sin(radians) / scale
   const middle = size / 2
-  const x = -middle - Math.round(shift.x * size)
-  const y = -middle - Math.round(shift.y * size)
+  const x = -middle - roundEven(shift.x * size)
+  const y = -middle - roundEven(shift.y * size)
   const fixed = (value: number) => Math.floor(value * FIXED_POINT + 0.5)
   const matrix = [
     fixed(cosine * x + sine * y + middle + 0.5 * (cosine + sine)),

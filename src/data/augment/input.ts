@@ -46,9 +46,9 @@ export function inputOf(padded: Tensor | readonly Tensor[], boxes: readonly Box[
   const places = { boxes, augmentations }
   return noGrad(() =>
     scope(() => {
-      const device = (options.device ?? images[0]?.device ?? 'cpu') as Device
-      const there = images.map((some) => some.to(device, { nonBlocking: true }))
-      const fused = device.startsWith('cpu') && images[0]?.dtype === 'uint8'
+      const device = (options.device ?? images[0]!.device) as Device
+      const there = images.map((some) => (some.device === device ? some : some.to(device, { nonBlocking: true })))
+      const fused = device.startsWith('cpu') && images[0]!.dtype === 'uint8'
       const result = fused
         ? inputInOne(there, places, size, resize)
         : inputByOperators(there.length === 1 ? there[0]! : cat(there), places, size, resize)
@@ -80,7 +80,7 @@ function inputInOne(images: readonly Tensor[], { boxes, augmentations }: Places,
   }
   return callOperator(
     'cleft::input_stage',
-    images.map((some) => some.contiguous()),
+    images,
     fromTypedArray(corners, [boxes.length, 4]),
     fromTypedArray(parameters, [boxes.length, PARAMETERS]),
     size,
@@ -94,8 +94,10 @@ function check(
   size: number,
   augmentations: readonly Augmentation[] | null,
 ): void {
+  const [first] = images
+  if (first === undefined) throw new RangeError('inputOf: expected images [B, 1, S, S], but received none')
   let number = 0
-  const [side = 1, dtype] = [images[0]?.size(-1), images[0]?.dtype]
+  const [side, dtype] = [first.shape.at(-1), first.dtype]
   for (const some of images) {
     const [count, channels, rows, columns] = some.shape
     const square = some.ndim === 4 && channels === 1 && rows === side && columns === side
@@ -116,7 +118,7 @@ function check(
   }
   for (const [image, { top, left, bottom, right }] of boxes.entries()) {
     const sound = [top, left, bottom, right].every(Number.isInteger) && top >= 0 && left >= 0
-    if (!(sound && top <= bottom && left <= right && bottom < side && right < side)) {
+    if (!(sound && top <= bottom && left <= right && bottom < side! && right < side!)) {
       throw new RangeError(
         `inputOf: expected the box of image ${image} inside ${side} x ${side} pixels, but it is rows ${top} to ${bottom}, columns ${left} to ${right}`,
       )
