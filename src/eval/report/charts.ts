@@ -37,6 +37,8 @@ export async function renderChart(chart: TopLevelSpec): Promise<string> {
   const { spec } = compile({ ...chart, config, padding: 8 } as TopLevelSpec)
   const view = new vega.View(vega.parse(spec), { renderer: 'none', logLevel: vega.Error })
   try {
+    // names of clips and gradients count up through the process: the same figure would have others the second time
+    vega.resetSVGDefIds()
     return await view.toSVG()
   } finally {
     view.finalize()

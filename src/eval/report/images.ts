@@ -117,7 +117,7 @@ export function dataUri(bytes: Buffer | string, type: 'image/jpeg' | 'image/png'
 
 /** Twice the pixels that a screen has, for print. */
 export async function svgToPng(svg: string): Promise<Buffer> {
-  return sharp(Buffer.from(svg), { density: 144 }).png({ compressionLevel: 9, palette: false }).toBuffer()
+  return sharp(Buffer.from(svg), { density: 144 }).png().toBuffer()
 }
 
 export interface Tile {
