@@ -292,7 +292,7 @@ describe('a report', () => {
   it('of a test set with nearly nothing in it', async () => {
     const one = examples.classPredictions({ samples: 1 })
     const { page } = await report(one, { embedding: examples.clouds(one.labels, one.classes) })
-    expect(page).toContain('The test set has 1 patients')
+    expect(page).toContain('Patients in the test set: 1.')
     expect(unbalanced(page)).toEqual([])
     const scores = await report({ ...examples.findingPredictions({ samples: 30 }), scale: 'score' })
     expect(scores.page).toContain('nothing is called positive')

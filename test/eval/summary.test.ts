@@ -143,7 +143,7 @@ describe('warnings', () => {
 
   it('name few patients, missing and rare classes, labels left out, and what has no width', async () => {
     const few = selectRows(classPredictions(), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
-    expect((await summaryOf(few)).warnings.join('\n')).toMatch(/patients: with fewer than 50/)
+    expect((await summaryOf(few)).warnings.join('\n')).toMatch(/Patients in the test set: \d\. With fewer than 50/)
     const labels = classPredictions().labels.map((label) => (label === 4 ? 0 : label))
     const { warnings, metrics, perClass } = await summaryOf({ ...classPredictions(), labels })
     expect(warnings.join('\n')).toMatch(/leave out classes without both .*: Consolidation\./)
@@ -156,7 +156,7 @@ describe('warnings', () => {
       /uncertain or blank labels are left out/,
     )
     const perfect = classPredictions({ margin: 60, samples: 600 })
-    expect((await summaryOf(perfect)).warnings.join('\n')).toMatch(/that is not certainty: accuracy/)
+    expect((await summaryOf(perfect)).warnings.join('\n')).toMatch(/that is not certainty: Accuracy/)
   })
 
   it('say what scores that are no probabilities lack', async () => {

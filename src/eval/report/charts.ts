@@ -171,7 +171,7 @@ export function confusionChart(confusion: readonly (readonly number[])[], classe
   })
   const axis = {
     labelExpr: labelsByNumber(classes),
-    labelLimit: 170,
+    labelLimit: 0,
     title: null,
     domain: false,
     ticks: false,
@@ -306,7 +306,7 @@ export function intervalChart(
     axis: {
       title: null,
       labelExpr: labelsByNumber(rows.map(({ group, name }) => `${group}: ${name}`)),
-      labelLimit: 240,
+      labelLimit: 0,
       grid: false,
     },
   }
