@@ -16,6 +16,7 @@ import * as params from './params.js'
 import * as phantom from './phantom.js'
 import * as prepare from './prepare.js'
 import * as setup from './setup.js'
+import * as train from './train.js'
 import * as verify from './verify.js'
 
 /** One line for people; the stack only for whoever asks for it. */
@@ -41,6 +42,7 @@ await yargs(hideBin(process.argv))
   .command(params.command, params.describe, params.builder, params.handler)
   .command(prepare.command, prepare.describe, prepare.builder, prepare.handler)
   .command(phantom.command, phantom.describe, phantom.builder, phantom.handler)
+  .command(train.command, train.describe, train.builder, train.handler)
   .command(verify.command, verify.describe, verify.builder, verify.handler)
   .command(compare.command, compare.describe, compare.builder, compare.handler)
   .demandCommand(1, 'a command was expected, and none came')

@@ -54,7 +54,7 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
     throw new RangeError(`evaluate: expected the task 'zero-shot', but received '${String(task)}'`)
   }
   using model = await load(from, { device, ...(logger && { logger }) })
-  return evaluateModel(model, options)
+  return await evaluateModel(model, options)
 }
 
 async function evaluateModel(model: LoadedModel, options: EvaluateOptions): Promise<Evaluation> {

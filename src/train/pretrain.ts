@@ -24,7 +24,9 @@ import {
 } from './checkpoint.js'
 import { contrastiveStep } from './contrastive-step.js'
 import type { TrainEvent } from './events.js'
+import { runFigures } from './figures.js'
 import { checkFirstGradients } from './first-step.js'
+import { inputPicture } from './log/pictures.js'
 import type { FullPretrainOptions } from './options.js'
 import { parameterGroups, type RateGroup } from './parameter-groups.js'
 import { RandomStream } from './random-stream.js'
@@ -79,6 +81,7 @@ class Pretraining {
   #best: Progress['best'] = null
   #metrics: Record<string, number> = {}
   #saved = -1
+  #hasShown = false
   /** Where the data stood after the last whole step. */
   #loaderState: LoaderState
 
@@ -145,6 +148,14 @@ class Pretraining {
       captions: new Set(dataset.samples.map(({ caption }) => caption)).size,
       parameters: total,
       trainable,
+      figures: await runFigures(
+        towers,
+        options,
+        dataset.samples.map(({ caption }) => caption),
+      ),
+      device,
+      threads: torch.getNumThreads(),
+      torch: torch.info().torchVersion,
     })
     return run
   }
@@ -171,6 +182,8 @@ class Pretraining {
         for await (const batch of this.loader) {
           using _ = batch
           this.#log.wait(performance.now() - asked)
+          if (!this.#hasShown) this.context.emit(await inputPicture(batch, this.step))
+          this.#hasShown = true
           await this.one(batch, tokens)
           const isLast = this.step === steps
           if (this.step % logEvery === 0 || isLast) this.readLog()

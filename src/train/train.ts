@@ -1,6 +1,7 @@
 import type { Logger } from '../models/index.js'
 import type { TrainEvent } from './events.js'
 import { Job } from './job.js'
+import { RunFiles } from './log/run-files.js'
 import { describeIssues, type FullPretrainOptions, type PretrainOptions, pretrainSchema } from './options.js'
 import { pretrain, type TrainResult } from './pretrain.js'
 
@@ -15,7 +16,8 @@ export interface TrainContext {
 }
 
 /**
- * Trains. What it returns can be awaited for the result, and iterated for its events while it runs.
+ * Trains. In the run's folder it leaves config.json (the options with their defaults, to run it again), events.jsonl, files
+ * for TensorBoard in tensorboard/, and checkpoints/. What it returns can be awaited for the result, and iterated for its events while it runs.
  *
  * @example
  * const job = train({ stage: 'pretrain', data: { kind: 'chexpert', root }, image: 'dinov2_vitb14_reg', text: 'biomedlm', out: 'runs/a' })
@@ -27,7 +29,12 @@ export function train(options: TrainOptions, context: TrainContext = {}): Job<Tr
   return new Job(async (emit) => {
     const full = parseOptions(options)
     context.signal?.throwIfAborted()
-    return pretrain(full, { emit, ...context })
+    const files = await RunFiles.prepare(full)
+    const tell = (event: TrainEvent) => {
+      files.write(event)
+      emit(event)
+    }
+    return pretrain(full, { ...context, emit: tell }).finally(() => files.close())
   })
 }
 
