@@ -20,6 +20,8 @@ export interface EvaluateOptions {
   report?: string
   /** Whether images may be in the report. Default: true. */
   images?: boolean
+  /** Paths of images as they are in what is written, not hashed. Default: false. */
+  plainPaths?: boolean
   /** In headings. Default: the checkpoint's folder. */
   name?: string
   /** A folder that `cleft prepare` made. Default: images are decoded. */
@@ -126,7 +128,7 @@ async function captionsOf(
 }
 
 async function write(
-  { report, images }: EvaluateOptions,
+  { report, images, plainPaths }: EvaluateOptions,
   summary: Summary,
   predictions: Predictions,
   embeddings: torch.Tensor,
@@ -137,5 +139,5 @@ async function write(
     dimensions: embeddings.size(1),
     groups: Array.from(labels, (label) => classes[label]!),
   }
-  return writeReport(report!, { summary, predictions, embedding, ...(images !== undefined && { images }) })
+  return writeReport(report!, { summary, predictions, embedding, images, plainPaths })
 }

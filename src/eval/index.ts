@@ -1,5 +1,5 @@
 /*
- * From scores of a model on samples to numbers with intervals and a report. Loops that run models are not here.
+ * Evaluation: a model on a test set, numbers with intervals, and a report.
  */
 export {
   type BootstrapOptions,
@@ -11,6 +11,15 @@ export {
   resample,
 } from './bootstrap.js'
 export { type CompareOptions, type Comparison, compareRuns, type Run, readRun } from './compare.js'
+export { type EvaluateOptions, type Evaluation, evaluate } from './evaluate.js'
+export {
+  type Ensemble,
+  type ImageSource,
+  LoadedModel,
+  type LoadOptions,
+  load,
+  type Prediction,
+} from './loaded-model.js'
 export {
   type Measurement,
   type MeasureOptions,
@@ -44,3 +53,4 @@ export {
 export { type RetrievalResult, type Retrieved, retrievalRanks, topRetrieved } from './retrieval.js'
 export { type Provenance, type Summary, type SummaryOptions, summarize } from './summary.js'
 export { thresholdsOf } from './targets.js'
+export { type ZeroShotOptions, type ZeroShotResult, zeroShot } from './zero-shot.js'
