@@ -1,6 +1,6 @@
 import type { ArgumentsCamelCase, Argv } from 'yargs'
 import type { Ensemble } from '../eval/loaded-model.js'
-import { terminalReporter } from '../setup/report.js'
+import { type Progress, terminalReporter } from '../setup/report.js'
 import { type DatasetOptions, datasetOptions, datasetSpecOf } from './dataset-spec.js'
 
 export const command = 'eval <checkpoint> <folder>'
@@ -49,7 +49,8 @@ export function builder(yargs: Argv): Argv<Options> {
 export async function handler(options: ArgumentsCamelCase<Options>): Promise<void> {
   const { checkpoint, ensemble, report, images, plainPaths, name, prepared, resamples, seed, json } = options
   const { evaluate } = await import('../eval/evaluate.js')
-  const progress = terminalReporter().progress('evaluate', 1000, 'thousandths')
+  const reporter = terminalReporter()
+  let progress: Progress | null = null
   const { summary, report: written } = await evaluate({
     from: checkpoint,
     task: 'zero-shot',
@@ -62,9 +63,12 @@ export async function handler(options: ArgumentsCamelCase<Options>): Promise<voi
     ...(report !== undefined && { report }),
     ...(name !== undefined && { name }),
     ...(prepared !== undefined && { prepared }),
-    onProgress: (part) => progress.update(Math.round(1000 * part)),
+    onProgress(images, total) {
+      progress ??= reporter.progress('evaluate', total, 'images')
+      progress.update(images)
+      if (images === total) progress.finish()
+    },
   })
-  progress.finish()
   if (json) process.stdout.write(`${JSON.stringify(summary, null, 2)}\n`)
   else {
     const number = (value: number | null) => (value === null ? 'none' : value.toFixed(4))

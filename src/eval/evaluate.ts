@@ -33,8 +33,8 @@ export interface EvaluateOptions {
   seed?: number
   device?: torch.Device
   signal?: AbortSignal
-  /** The part that is done, from 0 to 1. */
-  onProgress?: (part: number) => void
+  /** How many images are done, of all. */
+  onProgress?: (images: number, total: number) => void
   logger?: Logger
 }
 

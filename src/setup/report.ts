@@ -7,7 +7,7 @@ export interface Progress {
 }
 
 /** What is counted. */
-export type Unit = 'MB' | 'files' | 'images' | 'patients' | 'thousandths'
+export type Unit = 'MB' | 'files' | 'images' | 'patients'
 
 /** Where the set-up tells what it does: a person's terminal, a log, or nobody. */
 export interface Reporter {
