@@ -1,9 +1,25 @@
-// Closes threads while they work: `node close-child.mjs FILE...`. Says so when they are closed.
-import { DecoderPool } from '../../../dist/data/loader/decoders.js'
+// Leaves a loop over batches and closes the threads that still work ahead for it. Says so when they are closed.
+import { fileURLToPath } from 'node:url'
+import { DataLoader, DecoderPool, Problems } from '../../../dist/data/index.js'
 
-const pool = new DecoderPool({ workers: 2 })
-const [first, ...others] = process.argv.slice(2)
-await pool.prepare(first)
-for (const file of others) pool.prepare(file).catch(() => {})
-await pool.close()
+const attributes = { sex: null, age: null, view: null, side: null }
+const samples = Array.from({ length: 96 }, (_, row) => ({
+  row,
+  path: 'cxr8_mono2_jpeg.dcm',
+  patient: String(row),
+  caption: null,
+  promptPrefix: null,
+  label: null,
+  findings: null,
+  attributes,
+}))
+const root = fileURLToPath(new URL('../../reference/dicom', import.meta.url))
+const dataset = { kind: 'folder', root, findings: [], classes: [], samples, problems: new Problems(), hash: 'none' }
+const decoder = new DecoderPool()
+const loader = new DataLoader(dataset, { batchSize: 16, seed: 1, size: 112, decoder })
+for await (const batch of loader) {
+  batch[Symbol.dispose]()
+  if (batch.position === 2) break
+}
+await decoder.close()
 console.log('closed')
