@@ -1,5 +1,5 @@
 import { existsSync, readFileSync, statSync } from 'node:fs'
-import { parseDocument } from 'yaml'
+import { parse } from 'yaml'
 import { type JsonObject, readJsonObject } from '../models/index.js'
 import { readRecipe } from './recipes.js'
 import type { TrainOptions } from './train.js'
@@ -45,15 +45,19 @@ function readConfigFile(path: string): JsonObject {
   }
   // JSON is YAML too, but errors and duplicate keys are JSON's own
   if (path.endsWith('.json')) return readJsonObject(path)
-  const document = parseDocument(readFileSync(path, 'utf8'), { prettyErrors: true })
-  const [error] = document.errors
-  if (error !== undefined) {
-    const [first = ''] = error.message.split('\n')
-    throw new SyntaxError(`${path}: expected YAML or JSON, but ${first.replace(/:$/, '')}`)
-  }
-  const value: unknown = document.toJS({ maxAliasCount: MAX_ALIASES })
+  const value = readYaml(path)
   if (isObject(value)) return value
   throw new TypeError(`${path}: expected options by name, but it holds something else`)
+}
+
+function readYaml(path: string): unknown {
+  try {
+    return parse(readFileSync(path, 'utf8'), { maxAliasCount: MAX_ALIASES, logLevel: 'error' })
+  } catch (error) {
+    // the lines after it show the place
+    const [first = ''] = (error as Error).message.split('\n')
+    throw new SyntaxError(`${path}: expected YAML or JSON, but ${first.replace(/:$/, '')}`)
+  }
 }
 
 /** `a.b=1` to { a: { b: 1 } }. */
