@@ -137,7 +137,6 @@ const running = {
 
 export const pretrainSchema = z.strictObject({
   stage: z.literal('pretrain'),
-  recipe: z.string().optional(),
   data,
   /** Which split says how it goes: 'valid' of the same data. null: none. */
   validation: z

@@ -24,7 +24,7 @@ describe('recipes', () => {
     expect(about).toMatch(/\.$/)
     const options = readRunOptions({ recipe: name, options: { data: { root: 'd' }, out: 'o' } })
     const full = parseOptions(options)
-    expect(full).toMatchObject({ recipe: name, out: 'o', steps: 40_000, batchSize: 72, embeddingWidth: 512 })
+    expect(full).toMatchObject({ out: 'o', steps: 40_000, batchSize: 72, embeddingWidth: 512 })
     // nothing that is written is lost on the way
     expect(full).toMatchObject(readRecipe(name).options)
     for (const model of [full.image.model, full.text.model])
@@ -50,6 +50,28 @@ describe('recipes', () => {
     })
   })
 
+  it('are options of train() too', () => {
+    const options = { recipe: 'clip-bert', data: { root: 'd' }, out: 'o', text: 'biomedlm', optimizer: { lr: 1e-3 } }
+    const full = parseOptions(options)
+    expect(full).toMatchObject({
+      image: { model: 'deit_base_patch16_224', pooling: 'cls' },
+      data: { kind: 'chexpert' },
+    })
+    expect(full.optimizer).toMatchObject({ lr: 1e-3, warmupSteps: 4000 })
+    // a name alone is a tower of its own, with nothing of the recipe's
+    expect(full.text.model).toBe('biomedlm')
+    expect([full.text.pooling, full.text.maximumLength]).toEqual([undefined, undefined])
+    expect(() => parseOptions({ ...options, recipe: 'x' })).toThrow(/expected one of/)
+  })
+
+  it('once resolved are not applied again', () => {
+    const set = ['text=other', 'peft={"type":"ia3"}', 'data.root=d', 'out=o']
+    const full = parseOptions(readRunOptions({ recipe: 'clip-bert-published', set }))
+    expect(full.text.layers).toBe(undefined)
+    const again = parseOptions(readRunOptions({ file: fileOf(JSON.stringify(full), 'json') }))
+    expect(again).toEqual(JSON.parse(JSON.stringify(full)))
+  })
+
   it('are named where another name comes', () => {
     expect(() => readRunOptions({ recipe: 'nothing' })).toThrow(/expected one of cleft-chexpert, .*'nothing'/)
     expect(() => readRunOptions({ recipe: '../train' })).toThrow(/expected one of/)
@@ -69,11 +91,12 @@ describe('a configuration', () => {
     const file = fileOf('recipe: cleft-chexpert\nsteps: 5\nbatchSize: 4\nseed: 3\n')
     const set = ['batchSize=6', 'seed=4', 'optimizer.lr=0.5', 'device=cpu', 'optimizer.clipNorm=1', 'batchSize=7']
     const options = readRunOptions({ file, set, options: { seed: 5, data: { root: 'r' }, out: undefined } })
-    expect(options).toMatchObject({ recipe: 'cleft-chexpert', steps: 5, batchSize: 7, seed: 5, device: 'cpu' })
+    expect(options).toMatchObject({ steps: 5, batchSize: 7, seed: 5, device: 'cpu' })
     expect(options.optimizer).toMatchObject({ lr: 0.5, clipNorm: 1, weightDecay: 0.1 })
     expect(options.data).toMatchObject({ kind: 'chexpert', root: 'r', views: ['AP', 'PA'] })
     expect('out' in options).toBe(false)
-    expect(readRunOptions({ file, recipe: 'clip-bert' })).toMatchObject({ recipe: 'clip-bert', peft: null, steps: 5 })
+    expect(readRunOptions({ file, recipe: 'clip-bert' })).toMatchObject({ peft: null, steps: 5 })
+    expect('recipe' in options).toBe(false)
   })
 
   it('takes values as JSON where they are some, and as texts elsewhere', () => {
