@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { readNamedConfig } from '../../src/models/index.js'
 import { readRunOptions } from '../../src/train/config-file.js'
+import { warmupOf } from '../../src/train/options.js'
 import { listRecipes, readRecipe } from '../../src/train/recipes.js'
 import { parseOptions } from '../../src/train/train.js'
 
@@ -37,7 +38,7 @@ describe('recipes', () => {
       image: { model: 'dinov2_vitb14_reg', pooling: 'mean-prenorm', projection: { kind: 'linear' } },
       text: { model: 'biomedlm', pooling: 'first-pad', maximumLength: 64, ownDropout: false },
       peft: { type: 'lora', r: 8, alpha: 32, dropout: 0.1 },
-      optimizer: { type: 'adamw', lr: 4e-5, lrMin: 1e-8, warmupSteps: 4000, weightDecay: 0.1, clipNorm: null },
+      optimizer: { type: 'adamw', lr: 4e-5, lrMin: 1e-8, weightDecay: 0.1, clipNorm: null },
       precision: 'bfloat16',
     })
     expect(of('cleft-chexpert-published')).toMatchObject({ targets: 'identity', text: { ownDropout: true } })
@@ -46,8 +47,21 @@ describe('recipes', () => {
     expect(of('clip-bert-published')).toMatchObject({
       image: { pooling: 'mean-patches', projection: { kind: 'mlp', hiddenWidth: 2048 } },
       text: { layers: 6, projection: { kind: 'mlp', hiddenWidth: 2048 } },
-      optimizer: { warmupSteps: 16_000 },
     })
+    expect(['cleft-chexpert', 'cleft-embed', 'clip-bert'].map((name) => warmupOf(of(name)))).toEqual([4000, 4000, 4000])
+    // of fewer steps the same part
+    expect(warmupOf(of('clip-bert-published'))).toBe(16_000)
+    expect(warmupOf({ ...of('clip-bert-published'), steps: 100 })).toBe(40)
+    expect(warmupOf({ ...of('cleft-chexpert'), steps: 100 })).toBe(10)
+  })
+
+  it('refuse a warm-up that does not fit', () => {
+    const recipe = { recipe: 'clip-bert', data: { root: 'd' }, out: 'o', steps: 100 }
+    const refuse = (optimizer: object) => expect(() => parseOptions({ ...recipe, optimizer }))
+    refuse({ warmupSteps: 101 }).toThrow(/optimizer.warmupSteps: expected the 100 steps of the run at most/)
+    refuse({ warmupSteps: 5, warmupFraction: 0.1 }).toThrow(/one of warmupSteps and warmupFraction/)
+    refuse({ warmupFraction: 1.1 }).toThrow(/warmupFraction/)
+    expect(warmupOf(parseOptions({ ...recipe, optimizer: { warmupSteps: 100 } }))).toBe(100)
   })
 
   it('are options of train() too', () => {
@@ -57,7 +71,7 @@ describe('recipes', () => {
       image: { model: 'deit_base_patch16_224', pooling: 'cls' },
       data: { kind: 'chexpert' },
     })
-    expect(full.optimizer).toMatchObject({ lr: 1e-3, warmupSteps: 4000 })
+    expect(full.optimizer).toMatchObject({ lr: 1e-3, weightDecay: 0.1 })
     // a name alone is a tower of its own, with nothing of the recipe's
     expect(full.text.model).toBe('biomedlm')
     expect([full.text.pooling, full.text.maximumLength]).toEqual([undefined, undefined])
