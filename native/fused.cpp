@@ -8,15 +8,11 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include "vectorised.hpp"
+
 namespace cleft {
 
 namespace {
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define CLEFT_VECTORISED __attribute__((target_clones("avx512f", "avx2", "default"), optimize("O3")))
-#else
-#define CLEFT_VECTORISED
-#endif
 
 CLEFT_VECTORISED void forwardRows(float* output, const float* residual, const float* x, const float* gamma,
                                   int64_t rows, int64_t width) {

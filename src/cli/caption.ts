@@ -1,7 +1,7 @@
 import type { ArgumentsCamelCase, Argv } from 'yargs'
 import { CAPTION_KINDS, type CaptionKind, captionsOf } from '../data/datasets/caption-lines.js'
 import { describeProblem, Problems } from '../data/problems.js'
-import { endWithReader, Lines } from './lines.js'
+import { Lines } from './lines.js'
 
 export const command = 'caption <kind> <tables..>'
 export const describe = 'Show the caption of every row that training would use, and class prompts; needs no images'
@@ -45,7 +45,6 @@ export async function handler(options: ArgumentsCamelCase<Options>): Promise<voi
   const { kind, tables, style, json } = options
   const problems = new Problems()
   const captions = await captionsOf(kind, tables, style, problems)
-  endWithReader()
   const out = new Lines()
   if (options.prompts || kind === 'rsna') {
     for (const [task, classes] of captions.prompts) {

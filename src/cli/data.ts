@@ -1,39 +1,28 @@
+import { writeFile } from 'node:fs/promises'
 import type { ArgumentsCamelCase, Argv } from 'yargs'
-import { guessKind } from '../data/datasets/guess.js'
-import { DATASET_KINDS, type DatasetSpec, openDataset } from '../data/datasets/index.js'
+import { type DatasetSpec, openDataset } from '../data/datasets/index.js'
 import { type DatasetSummary, missingFiles, summarize } from '../data/datasets/summary.js'
 import { describeProblem, type Problem } from '../data/problems.js'
+import type { Dataset } from '../data/sample.js'
 import { SPLIT_NAMES } from '../data/split.js'
 import { messageOf } from '../setup/errors.js'
 import { terminalReporter } from '../setup/report.js'
+import { type DatasetOptions, datasetOptions, datasetSpecOf } from './dataset-spec.js'
 
 export const command = 'data <folder>'
 export const describe =
   'Count what a data set holds: rows, splits, labels and how they co-occur, captions, missing files'
 
-interface Options {
-  folder: string
-  kind: string | undefined
-  spec: string | undefined
+interface Options extends DatasetOptions {
   files: boolean
-  'max-problems': number
+  sheet: string | undefined
   json: boolean
 }
 
 export function builder(yargs: Argv): Argv<Options> {
-  return yargs
-    .positional('folder', { type: 'string', demandOption: true, describe: 'the data set as it was downloaded' })
-    .option('kind', { choices: DATASET_KINDS, describe: 'default: by what the folder holds' })
-    .option('spec', {
-      type: 'string',
-      describe: 'more of the data set\'s description, as JSON: \'{"captions": {"style": "natural"}}\'',
-    })
+  return datasetOptions(yargs)
     .option('files', { type: 'boolean', default: true, describe: 'look whether every image is there' })
-    .option('max-problems', {
-      type: 'number',
-      default: 0.01,
-      describe: 'the fraction of rows that may be unusable',
-    })
+    .option('sheet', { type: 'string', describe: 'a PNG of examples with their captions' })
     .option('json', { type: 'boolean', default: false, describe: 'one JSON object' }) as Argv<Options>
 }
 
@@ -52,17 +41,6 @@ async function partsOf(spec: DatasetSpec): Promise<Record<string, Part>> {
     }
   }
   return parts
-}
-
-function specOf({ folder, kind, spec, 'max-problems': maxProblems }: Options): DatasetSpec {
-  let more: object
-  try {
-    more = spec === undefined ? {} : { ...(JSON.parse(spec) as object) }
-  } catch {
-    throw new Error(`expected --spec to be a JSON object, but received ${spec}`)
-  }
-  // openDataset checks it
-  return { maxProblems, ...more, kind: kind ?? guessKind(folder), root: folder } as DatasetSpec
 }
 
 const number = (value: number) => value.toLocaleString('en-US')
@@ -125,13 +103,19 @@ function text(summary: DatasetSummary, parts: Record<string, Part>, missing: rea
   ].join('\n')
 }
 
+async function writeSheet(dataset: Dataset, path: string, onWarning: (warning: string) => void): Promise<void> {
+  const { exampleSheet } = await import('../data/example-sheet.js')
+  await writeFile(path, await exampleSheet(dataset, { onWarning }))
+}
+
 export async function handler(options: ArgumentsCamelCase<Options>): Promise<void> {
-  const spec = specOf(options)
-  const dataset = await openDataset(spec.kind === 'chexpert-5x200' ? spec : { ...spec, split: 'all' })
+  const spec = datasetSpecOf(options)
+  const dataset = await openDataset(spec)
   const reporter = terminalReporter()
   const missing = options.files
     ? await missingFiles(dataset, reporter.progress('files', dataset.samples.length, 'files'))
     : null
+  if (options.sheet !== undefined) await writeSheet(dataset, options.sheet, (line) => reporter.line(line))
   const parts = await partsOf(spec)
   const summary = summarize(dataset)
   const found = options.json ? JSON.stringify({ ...summary, splits: parts, missing }) : text(summary, parts, missing)

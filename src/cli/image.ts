@@ -1,4 +1,5 @@
 import type { ArgumentsCamelCase, Argv } from 'yargs'
+import type { Resize } from '../data/augment/input.js'
 import type { ImageStage, StagedImage, Windowing } from '../data/images/index.js'
 
 export const command = 'image <file>'
@@ -6,7 +7,9 @@ export const describe = 'Show or save an image or DICOM file as it is at a stage
 
 interface Options {
   file: string
-  stage: ImageStage
+  stage: ImageStage | 'input' | undefined
+  augment: number | undefined
+  resize: Resize
   windowing: Windowing
   size: number
   out: string | undefined
@@ -18,9 +21,16 @@ export function builder(yargs: Argv): Argv<Options> {
     .positional('file', { type: 'string', demandOption: true, describe: 'DICOM, PNG, JPEG, TIFF or WebP' })
     .option('stage', {
       type: 'string',
-      choices: ['pixels', 'uint8', 'padded', 'cropped'],
-      default: 'padded',
-      describe: 'pixels: as stored; uint8: scaled, MONOCHROME1 inverted; padded: a square; cropped: to its bright part',
+      choices: ['pixels', 'uint8', 'padded', 'cropped', 'input'],
+      describe:
+        'pixels: as stored; uint8: scaled, MONOCHROME1 inverted; padded: a square; cropped: to its bright part; input: what an encoder gets; default: padded',
+    })
+    .option('augment', { type: 'number', describe: 'the seed of a training augmentation (stage input)' })
+    .option('resize', {
+      type: 'string',
+      choices: ['published', 'crop'],
+      default: 'published',
+      describe: 'for the stage input: the cropped image stretched to 224 x 224, or to 256 x 256 and 224 cut out',
     })
     .option('windowing', {
       type: 'string',
@@ -46,13 +56,35 @@ function summary(image: StagedImage, file: string, out: string | undefined): str
 }
 
 export async function handler(options: ArgumentsCamelCase<Options>): Promise<void> {
-  const { file, stage, windowing, size, out, json } = options
+  const { file, augment, windowing, size, out, json } = options
+  const stage = options.stage ?? (augment === undefined ? 'padded' : 'input')
+  if (augment !== undefined && stage !== 'input') {
+    throw new Error(`expected --stage input for --augment, but received ${stage}; what is augmented is the last stage`)
+  }
   const { checkImagePath, imageAtStage, saveImage } = await import('../data/images/index.js')
   if (out !== undefined) checkImagePath(out)
-  // the stage 'input', a tensor, has its place here: made from prepareImage(file) by src/data/augment
+  if (stage === 'input') return await input(options)
   const image = await imageAtStage(file, stage, { windowing, size })
   if (out !== undefined) await saveImage(image, out)
   const { height, width, dtype, min, max, box, format, bits, inverted, warnings } = image
   const report = { file, stage, shape: [height, width], dtype, min, max, box, format, bits, inverted, warnings }
   process.stdout.write(`${json ? JSON.stringify({ ...report, out: out ?? null }) : summary(image, file, out)}\n`)
+}
+
+/** The last stage is a tensor, and needs libtorch. */
+async function input({ file, windowing, size, resize, augment, out, json }: Options): Promise<void> {
+  const { inputStage, saveInput } = await import('../data/augment/stage.js')
+  const { image, warnings } = await inputStage(file, { windowing, size, resize, augment })
+  if (out !== undefined) await saveInput(image, out)
+  const { shape, dtype } = image
+  const [min, max] = [image.min().item(), image.max().item()]
+  if (json) {
+    const report = { file, stage: 'input', shape, dtype, min, max, warnings, out: out ?? null }
+    process.stdout.write(`${JSON.stringify(report)}\n`)
+    return
+  }
+  const lines = [`input: [${shape.join(', ')}] ${dtype}, ${min} to ${max}`]
+  for (const warning of warnings) lines.push(`warning: ${warning}`)
+  if (out !== undefined) lines.push(`written to ${out}`)
+  process.stdout.write(`${lines.join('\n')}\n`)
 }

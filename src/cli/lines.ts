@@ -18,7 +18,7 @@ export class Lines {
   }
 }
 
-/** Ends quietly when the reader has enough, as `| head` does. */
+/** Ends quietly where the reader has enough, as `cleft inspect FILE | head` does. */
 export function endWithReader(): void {
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'EPIPE') process.exit(0)

@@ -1,38 +1,24 @@
 import { availableParallelism } from 'node:os'
 import type { ArgumentsCamelCase, Argv } from 'yargs'
-import { guessKind } from '../data/datasets/guess.js'
-import { DATASET_KINDS, type DatasetSpec, openDataset } from '../data/datasets/index.js'
-import { DecoderPool } from '../data/loader/decoders.js'
 import { describeProblem } from '../data/problems.js'
-import { PROBLEMS_FILE } from '../data/shards/format.js'
-import { prepareDataset } from '../data/shards/prepare.js'
 import { terminalReporter } from '../setup/report.js'
+import { type DatasetOptions, datasetOptions, datasetSpecOf } from './dataset-spec.js'
 
 export const command = 'prepare <folder>'
 export const describe = 'Decode a data set once, into packed shards that training reads; goes on where it was stopped'
 
-interface Options {
-  folder: string
+interface Options extends DatasetOptions {
   out: string
-  kind: string | undefined
-  spec: string | undefined
   size: number
   bits: 8 | 16
   windowing: 'published' | 'dicom'
   workers: number
-  'max-problems': number
   json: boolean
 }
 
 export function builder(yargs: Argv): Argv<Options> {
-  return yargs
-    .positional('folder', { type: 'string', demandOption: true, describe: 'the data set as it was downloaded' })
+  return datasetOptions(yargs)
     .option('out', { type: 'string', demandOption: true, describe: 'a folder of its own for the shards' })
-    .option('kind', { choices: DATASET_KINDS, describe: 'default: by what the folder holds' })
-    .option('spec', {
-      type: 'string',
-      describe: "more of the data set's description, as JSON; default: every image of every split",
-    })
     .option('size', {
       type: 'number',
       default: 256,
@@ -45,25 +31,7 @@ export function builder(yargs: Argv): Argv<Options> {
       describe: 'how values of DICOM become gray: by their largest, or by the window that the file asks for',
     })
     .option('workers', { type: 'number', default: availableParallelism(), describe: 'threads that decode' })
-    .option('max-problems', {
-      type: 'number',
-      default: 0.01,
-      describe: 'the fraction of images that may be unreadable',
-    })
     .option('json', { type: 'boolean', default: false, describe: 'one JSON object at the end' }) as Argv<Options>
-}
-
-function specOf({ folder, kind, spec, 'max-problems': maxProblems }: Options): DatasetSpec {
-  let more: object
-  try {
-    more = spec === undefined ? {} : { ...(JSON.parse(spec) as object) }
-  } catch {
-    throw new Error(`expected --spec to be a JSON object, but received ${spec}`)
-  }
-  const wanted = kind ?? guessKind(folder)
-  const all = wanted === 'chexpert-5x200' ? {} : { split: 'all' }
-  // openDataset checks it
-  return { maxProblems, ...all, ...more, kind: wanted, root: folder } as DatasetSpec
 }
 
 /** Written out on standard error; all of them are in problems.json. */
@@ -84,7 +52,9 @@ export async function handler(options: ArgumentsCamelCase<Options>): Promise<voi
   if (workers > DEFAULT_POOL && process.env.UV_THREADPOOL_SIZE === undefined) {
     reporter.line(`set UV_THREADPOOL_SIZE=${workers} in the environment for more than ${DEFAULT_POOL} files at a time`)
   }
-  const dataset = await openDataset(specOf(options))
+  // imported here: other commands work without the add-on
+  const { DecoderPool, openDataset, prepareDataset, PROBLEMS_FILE } = await import('../data/index.js')
+  const dataset = await openDataset(datasetSpecOf(options))
   const decoder = new DecoderPool({ settings: { size, bits, windowing }, workers })
   try {
     const maxProblems = options['max-problems']

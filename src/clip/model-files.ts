@@ -40,6 +40,10 @@ const modelConfig = z.object({
     config: towerConfig,
     pooling: z.enum(['mean-prenorm', 'cls', 'mean-patches', 'pooled']),
     projection,
+    /** What images become before the encoder: src/data/augment. */
+    input: z
+      .object({ size: z.number().int().positive(), resize: z.enum(['published', 'crop']) })
+      .default({ size: 224, resize: 'published' }),
   }),
   text: z.object({
     config: towerConfig,
@@ -59,6 +63,8 @@ const modelConfig = z.object({
 })
 
 export type ModelConfig = z.infer<typeof modelConfig>
+/** The side of the square in pixels, and how images come to it. */
+export type ImageInput = ModelConfig['image']['input']
 
 export const MODEL_CONFIG = 'config.json'
 export const TRAINABLE = 'trainable.safetensors'
@@ -98,6 +104,8 @@ export interface SaveModelOptions {
   textConfig: string
   /** Where the frozen language model is: a preset, the hub's name, or a folder. Null: it trains, and is saved too. */
   textWeights: { name: string; fingerprint: string } | null
+  /** Default: 224, 'published'. */
+  input?: ImageInput
   /** The text of tokenizer.json, to be written beside the model. Default: none. */
   tokenizer?: string
 }
@@ -117,6 +125,7 @@ export function saveModel(folder: string, model: TextTower, options: SaveModelOp
     version: 1,
     embeddingWidth: model.embeddingWidth,
     image: {
+      input: options.input ?? { size: 224, resize: 'published' },
       config: exactJson(options.imageConfig),
       pooling: model.imagePooling,
       projection: model.imageProjectionOptions,
@@ -149,12 +158,13 @@ export function saveModel(folder: string, model: TextTower, options: SaveModelOp
 /** What a model folder says of itself: to write the model again. */
 export function readModelFiles(folder: string): SaveModelOptions {
   const { image, text } = exactJson(configText(folder)) as { image: { config: unknown }; text: { config: unknown } }
-  const { weights } = readConfig(folder).text
+  const own = readConfig(folder)
   const tokenizer = join(folder, TOKENIZER)
   return {
     imageConfig: jsonText(image.config),
     textConfig: jsonText(text.config),
-    textWeights: weights,
+    textWeights: own.text.weights,
+    input: own.image.input,
     ...(existsSync(tokenizer) ? { tokenizer: readFileSync(tokenizer, 'utf8') } : {}),
   }
 }

@@ -10,6 +10,7 @@ export { type Batch, DataLoader, type LoaderOptions, type LoaderState, type Load
 export { describeProblem, type Problem, Problems } from './problems.js'
 export { Random } from './random.js'
 export * from './sample.js'
+export { PROBLEMS_FILE } from './shards/format.js'
 export { type PrepareOptions as PrepareDatasetOptions, type PrepareReport, prepareDataset } from './shards/prepare.js'
 export { PreparedImages } from './shards/prepared.js'
 export { ShardWriter } from './shards/writer.js'

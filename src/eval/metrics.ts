@@ -1,3 +1,5 @@
+import { Ranking } from './ranking.js'
+
 /*
  * Metrics of classification, as scikit-learn computes them, in float64. Labels are whole numbers from 0; scores are rows of
  * one number a class.
@@ -108,43 +110,42 @@ function sum(values: readonly number[]): number {
  * @throws RangeError where there are not both: the area is not defined
  */
 export function binaryAuc(labels: Labels, scores: ArrayLike<number>): number {
-  const truth = labelsOf(labels, 'binaryAuc')
-  if (truth.length !== scores.length) {
-    throw new RangeError(
-      `binaryAuc: expected a score for each of ${truth.length} labels, but received ${scores.length}`,
-    )
-  }
-  const other = truth.find((label) => label > 1)
-  if (other !== undefined) throw new RangeError(`binaryAuc: expected labels 0 and 1, but received ${other}`)
-  refuseNaN(scores, 'binaryAuc')
-  const area = areaOf(truth, (k) => scores[k]!)
+  const area = areaOf(binaryTruth(labels, scores, 'binaryAuc'), (k) => scores[k]!)
   if (area !== null) return area
   throw new RangeError(
     'binaryAuc: expected positive and negative samples, but all are alike, and the area is not defined',
   )
 }
 
+/**
+ * The area under the precision-recall curve (AUPRC) as average precision: the mean over positive samples of the precision
+ * at their score, without interpolation.
+ *
+ * @param labels 0 and 1
+ * @throws RangeError where there is no positive sample
+ */
+export function averagePrecision(labels: Labels, scores: ArrayLike<number>): number {
+  const truth = binaryTruth(labels, scores, 'averagePrecision')
+  const { averagePrecision: area } = new Ranking(truth, (k) => scores[k]!).areas()
+  if (!Number.isNaN(area)) return area
+  throw new RangeError('averagePrecision: expected a positive sample, but there is none, and precision is not defined')
+}
+
+function binaryTruth(labels: Labels, scores: ArrayLike<number>, what: string): number[] {
+  const truth = labelsOf(labels, what)
+  if (truth.length !== scores.length) {
+    throw new RangeError(`${what}: expected a score for each of ${truth.length} labels, but received ${scores.length}`)
+  }
+  const other = truth.find((label) => label > 1)
+  if (other !== undefined) throw new RangeError(`${what}: expected labels 0 and 1, but received ${other}`)
+  refuseNaN(scores, what)
+  return truth
+}
+
 /** Null where samples are all positive or all negative. */
 function areaOf(isPositive: readonly number[], scoreOf: (sample: number) => number): number | null {
-  const order = isPositive.map((_, sample) => sample).sort((a, b) => scoreOf(a) - scoreOf(b))
-  let positives = 0
-  let negatives = 0
-  /** Pairs in the right order, counted twice, so that a tie is 1. */
-  let twicePairs = 0
-  for (let start = 0; start < order.length; ) {
-    const score = scoreOf(order[start]!)
-    let [tiedPositives, tiedNegatives] = [0, 0]
-    let end = start
-    for (; end < order.length && scoreOf(order[end]!) === score; end += 1) {
-      if (isPositive[order[end]!] === 1) tiedPositives += 1
-      else tiedNegatives += 1
-    }
-    twicePairs += tiedPositives * (2 * negatives + tiedNegatives)
-    positives += tiedPositives
-    negatives += tiedNegatives
-    start = end
-  }
-  return positives === 0 || negatives === 0 ? null : twicePairs / (2 * positives * negatives)
+  const { auc } = new Ranking(isPositive, scoreOf).areas()
+  return Number.isNaN(auc) ? null : auc
 }
 
 /** The area for each class against all others; null for a class that has no sample, or all. */
@@ -203,15 +204,51 @@ export function expectedCalibrationError(
   const truth = labelsOf(labels, what)
   const classes = classesOf(truth, probabilities, what)
   const found = argmaxRows(probabilities, classes)
+  refuseUnlikely(probabilities, classes, what)
   const gaps = new Float64Array(bins)
   for (const [sample, label] of truth.entries()) {
     const row = Array.from({ length: classes }, (_, k) => probabilities[sample * classes + k]!)
-    if (row.some((value) => value < 0) || Math.abs(sum(row) - 1) > 1e-3) {
-      throw new RangeError(`${what}: expected rows of probabilities, which add up to 1, but row ${sample} is ${row}`)
-    }
     const confidence = row[found[sample]!]!
-    const bin = Math.min(bins - 1, Math.max(0, Math.ceil(confidence * bins) - 1))
-    gaps[bin]! += Number(found[sample] === label) - confidence
+    gaps[calibrationBin(confidence, bins)]! += Number(found[sample] === label) - confidence
   }
   return sum(Array.from(gaps, Math.abs)) / truth.length
+}
+
+/** The bin (k / bins, (k + 1) / bins] that a probability lies in; 0 lies in the first. */
+export function calibrationBin(probability: number, bins: number): number {
+  return Math.min(bins - 1, Math.max(0, Math.ceil(probability * bins) - 1))
+}
+
+function refuseUnlikely(probabilities: ArrayLike<number>, classes: number, what: string): void {
+  for (let start = 0; start < probabilities.length; start += classes) {
+    const row = Array.from({ length: classes }, (_, k) => probabilities[start + k]!)
+    if (row.some((value) => value < 0) || Math.abs(sum(row) - 1) > 1e-3) {
+      throw new RangeError(
+        `${what}: expected rows of probabilities, which add up to 1, but row ${start / classes} is ${row}`,
+      )
+    }
+  }
+}
+
+/**
+ * The Brier score: the mean over samples of the squared differences between probabilities and truth, added up over classes
+ * as Brier (1950) has it: from 0 to 2. With two classes that is twice what is usual there: {@link binaryBrierScore}.
+ *
+ * @param probabilities rows that add up to 1
+ */
+export function brierScore(labels: Labels, probabilities: ArrayLike<number>): number {
+  const truth = labelsOf(labels, 'brierScore')
+  const classes = classesOf(truth, probabilities, 'brierScore')
+  refuseUnlikely(probabilities, classes, 'brierScore')
+  let total = 0
+  for (let k = 0; k < probabilities.length; k += 1) {
+    total += (probabilities[k]! - Number(truth[Math.floor(k / classes)] === k % classes)) ** 2
+  }
+  return total / truth.length
+}
+
+/** The mean squared difference between the positive class's probability and 0 or 1: from 0 to 1. */
+export function binaryBrierScore(labels: Labels, probabilities: ArrayLike<number>): number {
+  const truth = binaryTruth(labels, probabilities, 'binaryBrierScore')
+  return sum(truth.map((label, k) => (probabilities[k]! - label) ** 2)) / truth.length
 }

@@ -157,7 +157,13 @@ export async function buildTowers(
   return {
     model,
     tokenizer,
-    files: { imageConfig, textConfig, textWeights: weights, tokenizer: readFileSync(tokenizerFile, 'utf8') },
+    files: {
+      imageConfig,
+      textConfig,
+      textWeights: weights,
+      input: { size: options.imageSize, resize: options.resize },
+      tokenizer: readFileSync(tokenizerFile, 'utf8'),
+    },
   }
 }
 

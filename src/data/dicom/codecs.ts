@@ -62,15 +62,18 @@ interface Codecs extends Record<CodecName, (context: number, parameters: number)
   readonly GetPlanarConfiguration: Getter
 }
 
-/** An instance that has more is not kept: its memory never shrinks. */
-const KEPT_BYTES = 64 << 20
+/** An instance that has more than it began with (256 MiB, touched only where used) and this is not kept: it never shrinks. */
+const KEPT_GROWTH = 64 << 20
 /** What decoding one image may take. */
 const MAX_BYTES = 1 << 30
 /** MONOCHROME2 and RGB in the module's list. */
 const PHOTOMETRIC = { gray: 1, colour: 3 }
 
+/** Tiles of a JPEG 2000 image: OpenJPEG leaves black what is missing, and says nothing. */
+let tiles = { read: new Set<number>(), total: 0 }
 let compiled: WebAssembly.Module | undefined
 let kept: Codecs | undefined
+let firstBytes = 0
 
 function instantiate(): Codecs {
   compiled ??= new WebAssembly.Module(
@@ -85,6 +88,8 @@ function instantiate(): Codecs {
       onCodecsInfo: (address: number, length: number) => {
         const message = text(address, length)
         if (/corrupt|premature/i.test(message)) throw new Error(message)
+        const tile = /Header of tile (\d+) \/ (\d+) has been read/.exec(message)
+        if (tile) tiles = { read: tiles.read.add(Number(tile[1])), total: Number(tile[2]) }
       },
       onCodecsTrace: success,
       onCodecsException: (address: number, length: number) => {
@@ -123,6 +128,7 @@ function instantiate(): Codecs {
   })
   const codecs = instance.exports as unknown as Codecs
   codecs._initialize()
+  firstBytes = codecs.memory.buffer.byteLength
   return codecs
 }
 
@@ -143,7 +149,7 @@ export function decodeFrame(codec: CodecName, encoded: Uint8Array, frame: CodedF
     const codecs = kept ?? instantiate()
     kept = undefined
     const decoded = decodeWith(codecs, codec, encoded, frame)
-    if (codecs.memory.buffer.byteLength <= KEPT_BYTES) kept = codecs
+    if (codecs.memory.buffer.byteLength <= firstBytes + KEPT_GROWTH) kept = codecs
     return decoded
   } catch (thrown) {
     const problem = thrown instanceof WebAssembly.RuntimeError ? 'the decoder gave up' : firstLine(thrown)
@@ -165,7 +171,9 @@ function decodeWith(codecs: Codecs, codec: CodecName, encoded: Uint8Array, frame
   codecs.SetPhotometricInterpretation(context, frame.samplesPerPixel === 1 ? PHOTOMETRIC.gray : PHOTOMETRIC.colour)
   codecs.SetEncodedBufferSize(context, encoded.length)
   new Uint8Array(codecs.memory.buffer).set(encoded, codecs.GetEncodedBuffer(context))
+  tiles = { read: new Set(), total: 0 }
   codecs[codec](context, parameters)
+  if (tiles.read.size < tiles.total) throw new Error(`it has ${tiles.read.size} of ${tiles.total} tiles`)
   const start = codecs.GetDecodedBuffer(context)
   const bytes = new Uint8Array(codecs.memory.buffer).slice(start, start + codecs.GetDecodedBufferSize(context))
   const decoded = {

@@ -49,13 +49,12 @@ function onlyStoredBits(pixels: Pixels, { bitsAllocated, bitsStored, shift, isSi
 }
 
 function areWithin(pixels: Pixels, bits: number, isSigned: boolean): boolean {
-  const smallest = isSigned ? -(2 ** (bits - 1)) : 0
-  const largest = isSigned ? 2 ** (bits - 1) - 1 : 2 ** bits - 1
-  for (let at = 0; at < pixels.length; at += 1) {
-    const value = pixels[at]!
-    if (value < smallest || value > largest) return false
-  }
-  return true
+  // a value fits where all bits from its sign on are equal: no branch for each
+  const above = isSigned ? bits - 1 : bits
+  let outside = 0
+  if (isSigned) for (let at = 0; at < pixels.length; at += 1) outside |= (pixels[at]! >> above) ^ (pixels[at]! >> 31)
+  else for (let at = 0; at < pixels.length; at += 1) outside |= pixels[at]! >>> above
+  return outside === 0
 }
 
 function grayPixels(

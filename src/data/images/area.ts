@@ -45,7 +45,15 @@ function addRow(pixels: Samples, start: number, sums: Sums, width: number): void
   for (let at = 0; at < width; at += 1) sums[at] = sums[at]! + pixels[start + at]!
 }
 
-/** One row, for what a table has in place of each value. */
+/** The same four rows, for what a table has in place of each value. */
+function addFourLookedUpRows(pixels: Samples, lookup: Samples, start: number, sums: Sums, width: number): void {
+  const [second, third, fourth] = [start + width, start + 2 * width, start + 3 * width]
+  for (let at = 0; at < width; at += 1) {
+    const upper = lookup[pixels[start + at]!]! + lookup[pixels[second + at]!]!
+    sums[at] = sums[at]! + upper + lookup[pixels[third + at]!]! + lookup[pixels[fourth + at]!]!
+  }
+}
+
 function addLookedUpRow(pixels: Samples, lookup: Samples, start: number, sums: Sums, width: number): void {
   for (let at = 0; at < width; at += 1) sums[at] = sums[at]! + lookup[pixels[start + at]!]!
 }
@@ -105,7 +113,10 @@ function shrink(image: GrayImage, lookup: Samples | null, target: Samples, width
     }
     sums.fill(0)
     let at = isWhole ? start : start + 1
-    if (lookup === null) for (; at + 4 <= end; at += 4) addFourRows(pixels, at * image.width, sums, image.width)
+    for (; at + 4 <= end; at += 4) {
+      if (lookup === null) addFourRows(pixels, at * image.width, sums, image.width)
+      else addFourLookedUpRows(pixels, lookup, at * image.width, sums, image.width)
+    }
     for (; at < end; at += 1) {
       if (lookup === null) addRow(pixels, at * image.width, sums, image.width)
       else addLookedUpRow(pixels, lookup, at * image.width, sums, image.width)

@@ -55,7 +55,9 @@ export function index(stored: StoredImage, { windowing = 'published', bits = 8 }
   if (stored.format !== 'dicom' && pixels instanceof Uint8Array && !stored.inverted && bits === 8) {
     return { image, lookup: null }
   }
-  const [smallest, largest] = range(pixels)
+  // the smallest is asked for only where there is no window
+  const [smallest, largest] =
+    unsigned === pixels && windowing === 'published' ? [0, largestOf(unsigned)] : range(pixels)
   const convert = converter(stored, windowing, bits, smallest, largest)
   const length = unsigned instanceof Uint8Array ? 256 : 65536
   const lookup = bits === 8 ? new Uint8Array(length) : new Uint16Array(length)
@@ -69,14 +71,28 @@ function withoutSign(pixels: Uint8Array | Uint16Array | Int8Array | Int16Array):
   return pixels instanceof Int16Array ? new Uint16Array(buffer, byteOffset, length) : pixels
 }
 
+/** Four at once: a chain of comparisons waits for each. */
+function largestOf(pixels: Samples): number {
+  let [first, second, third, fourth] = [0, 0, 0, 0]
+  let at = 0
+  for (; at + 4 <= pixels.length; at += 4) {
+    if (pixels[at]! > first) first = pixels[at]!
+    if (pixels[at + 1]! > second) second = pixels[at + 1]!
+    if (pixels[at + 2]! > third) third = pixels[at + 2]!
+    if (pixels[at + 3]! > fourth) fourth = pixels[at + 3]!
+  }
+  for (; at < pixels.length; at += 1) if (pixels[at]! > first) first = pixels[at]!
+  return Math.max(first, second, third, fourth)
+}
+
 /** The smallest and the largest value. */
 export function range(pixels: StoredImage['pixels']): [number, number] {
   let smallest = pixels[0] ?? 0
   let largest = smallest
   for (let at = 1; at < pixels.length; at += 1) {
     const value = pixels[at]!
-    if (value > largest) largest = value
-    else if (value < smallest) smallest = value
+    largest = value > largest ? value : largest
+    smallest = value < smallest ? value : smallest
   }
   return [smallest, largest]
 }

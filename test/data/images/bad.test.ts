@@ -167,6 +167,17 @@ describe('DICOM files that lie', () => {
     await expectRefused(bytes, /premature end/)
   })
 
+  it('are refused where tiles are missing', async () => {
+    const bytes = Buffer.from(dicom('u12_j2k.dcm'))
+    const size = bytes.indexOf(Buffer.of(0xff, 0x4f, 0xff, 0x51)) + 8
+    bytes.writeUInt32BE(10, size + 16)
+    bytes.writeUInt32BE(10, size + 20)
+    await expectRefused(bytes, /it has 1 of 24 tiles|cannot/)
+    bytes.writeUInt32BE(40, size + 16)
+    bytes.writeUInt32BE(40, size + 20)
+    await expectRefused(bytes, /it has 1 of 2 tiles/)
+  })
+
   it('are refused where nobody can decode them', async () => {
     const bytes = Buffer.from(plain)
     const at = bytes.indexOf('1.2.840.10008.1.2.1')

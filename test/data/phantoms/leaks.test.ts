@@ -50,8 +50,7 @@ describe('a finding', () => {
       const border = mean(found.map((each) => each.border))
       const inside = mean(found.map((each) => each.inside))
       expect(inside).toBeGreaterThan(0.25)
-      // Wires and tubes leave the image somewhere; nothing else does.
-      expect(border).toBeLessThan(name === 'Support Devices' ? 3 : 0.6)
+      expect(border).toBeLessThan(0.6)
       expect(border).toBeLessThan(0.6 * inside)
 
       const bytes = async (images: readonly GrayImage[]) =>

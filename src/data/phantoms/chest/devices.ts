@@ -1,5 +1,5 @@
 import type { Random } from '../../random.js'
-import { clamp, curve, type Point } from '../canvas.js'
+import { clamp, curve, type Point, smoothstep } from '../canvas.js'
 import { inner, SIDES, type Side } from './anatomy.js'
 import type { Scene } from './scene.js'
 
@@ -28,11 +28,19 @@ export function placeDevices(random: Random, severity: number, scene: Scene): vo
   if (placed === 0) random.pick([centralLine, pacemaker, electrodes])(random, scene, strength)
 }
 
-/** Brightens towards metal or plastic: 1.15 is the brightest. */
+/**
+ * Brightens towards metal or plastic: 1.15 is the brightest. Fades out where the film may end: what crosses the image's border
+ * would tell the label there.
+ */
 function over({ density }: Scene, amount: number): (index: number, weight: number) => void {
+  const { columns } = density.frame
   return (index, weight) => {
+    const row = Math.floor(index / columns)
+    const aside = Math.abs(density.x(index - row * columns))
+    const y = density.y(row)
+    const seen = smoothstep(-0.2, 0.05, y) * smoothstep(1.95, 1.75, y) * smoothstep(1.1, 0.95, aside)
     const before = density.data[index]!
-    density.data[index] = before + clamp(amount * weight) * Math.max(0, 1.15 - before)
+    density.data[index] = before + clamp(amount * weight * seen) * Math.max(0, 1.15 - before)
   }
 }
 

@@ -1,0 +1,223 @@
+import { createHash } from 'node:crypto'
+import { createReadStream } from 'node:fs'
+import { join } from 'node:path'
+import { type ImageInput, loadModel, readModelFiles, TOKENIZER, TRAINABLE } from '../clip/model-files.js'
+import type { TextTower } from '../clip/text-tower.js'
+import { type Box, type ClassPrompt, inputOf, prepareImage } from '../data/index.js'
+import { type Logger, TextTokenizer } from '../models/index.js'
+import * as torch from '../torch/index.js'
+
+type Tensor = torch.Tensor
+
+/** A file, its bytes, or what an encoder takes: pixels [3, size, size]. */
+export type ImageSource = string | Uint8Array | Tensor
+
+export interface LoadOptions {
+  /** Default: 'cpu'. */
+  device?: torch.Device
+  /** Where the frozen language model is, where it is no longer at the place that the checkpoint names. */
+  textFolder?: string
+  /** Default: the console. */
+  logger?: Logger
+}
+
+/** How several prompts of a class count: their mean embedding, or the mean or the largest of their scores. */
+export type Ensemble = 'mean-embedding' | 'mean-logit' | 'max-logit'
+
+export interface Prediction {
+  /** The class with the highest score. */
+  readonly label: string
+  /** Softmax over the classes, in their order. */
+  readonly probabilities: Readonly<Record<string, number>>
+  /** cosine x exp(logScale), in their order. */
+  readonly logits: Readonly<Record<string, number>>
+  /** What a person should know of the image's file. */
+  readonly warnings: readonly string[]
+}
+
+/** A trained model that is ready to be asked. */
+export class LoadedModel implements Disposable {
+  /** @internal Use {@link load}. */
+  constructor(
+    readonly folder: string,
+    readonly model: TextTower,
+    readonly tokenizer: TextTokenizer,
+    readonly input: ImageInput,
+    readonly device: torch.Device,
+  ) {}
+
+  /** SHA-256 of what was trained: names the checkpoint in results. */
+  async hash(): Promise<string> {
+    const hash = createHash('sha256')
+    for await (const chunk of createReadStream(join(this.folder, TRAINABLE))) hash.update(chunk as Buffer)
+    return hash.digest('hex')
+  }
+
+  /**
+   * Embeddings of images, of length 1: [N, D], the caller's.
+   *
+   * @throws ImageError for a file that cannot be read
+   */
+  async encodeImage(images: ImageSource | readonly ImageSource[]): Promise<Tensor> {
+    return (await this.encodeWithWarnings(images)).embeddings
+  }
+
+  /** Embeddings of texts, of length 1: [N, D], the caller's. */
+  async encodeText(texts: string | readonly string[]): Promise<Tensor> {
+    const list = typeof texts === 'string' ? [texts] : texts
+    if (list.length === 0) throw new RangeError('encodeText: expected one text at least, but received none')
+    const ids = await this.tokenizer.encode(list, { maximumLength: this.model.encoding.maximumLength })
+    return torch.scope(() => torch.noGrad(() => this.model.encodeText(ids)))
+  }
+
+  /** Embeddings of pixels [N, 3, size, size]: [N, D], the scope's or the caller's. */
+  encodePixels(pixels: Tensor): Tensor {
+    return torch.scope(() => torch.noGrad(() => this.model.encodeImage(pixels)))
+  }
+
+  /**
+   * Which of the prompts fits an image best; for several images a list.
+   *
+   * @param prompts a text for each class; or classes with a name and one or more prompts
+   * @example await model.predict('chest.dcm', ['edema', 'no finding'])
+   */
+  async predict(
+    image: ImageSource,
+    prompts: readonly (string | ClassPrompt)[],
+    options?: { ensemble?: Ensemble },
+  ): Promise<Prediction>
+  async predict(
+    images: readonly ImageSource[],
+    prompts: readonly (string | ClassPrompt)[],
+    options?: { ensemble?: Ensemble },
+  ): Promise<Prediction[]>
+  async predict(
+    images: ImageSource | readonly ImageSource[],
+    prompts: readonly (string | ClassPrompt)[],
+    { ensemble = 'mean-embedding' }: { ensemble?: Ensemble } = {},
+  ): Promise<Prediction | Prediction[]> {
+    const classes = prompts.map((each) => (typeof each === 'string' ? { name: each, prompts: [each] } : each))
+    const names = classes.map(({ name }) => name)
+    if (names.length < 2 || new Set(names).size < names.length) {
+      throw new RangeError(
+        `predict: expected two or more different prompts, but received ${names.join(', ') || 'none'}`,
+      )
+    }
+    const { embeddings, warnings } = await this.encodeWithWarnings(images)
+    try {
+      const logits = await classLogits(this, embeddings, classes, ensemble)
+      const made = warnings.map((own, row) => {
+        const scores = [...logits.subarray(row * names.length, (row + 1) * names.length)]
+        const highest = Math.max(...scores)
+        const powers = scores.map((score) => Math.exp(score - highest))
+        const sum = powers.reduce((all, each) => all + each, 0)
+        return {
+          label: names[scores.indexOf(highest)]!,
+          probabilities: Object.fromEntries(names.map((name, k) => [name, powers[k]! / sum])),
+          logits: Object.fromEntries(names.map((name, k) => [name, scores[k]!])),
+          warnings: own,
+        }
+      })
+      return Array.isArray(images) ? made : made[0]!
+    } finally {
+      embeddings.dispose()
+    }
+  }
+
+  private async encodeWithWarnings(images: ImageSource | readonly ImageSource[]) {
+    const list = (Array.isArray(images) ? images : [images]) as readonly ImageSource[]
+    if (list.length === 0) throw new RangeError('encodeImage: expected one image at least, but received none')
+    const read = await Promise.all(list.map((image) => (image instanceof torch.Tensor ? image : prepareImage(image))))
+    const { size, resize } = this.input
+    const embeddings = torch.scope(() => {
+      const pixels = read.map((image) => {
+        if (image instanceof torch.Tensor) return image.ndim === 3 ? image.unsqueeze(0) : image
+        const { padded, box } = image
+        const batch = torch.fromTypedArray(padded.pixels, [1, 1, padded.height, padded.width])
+        return inputOf(batch, [box as Box], { size, resize, channels: 3, device: this.device })
+      })
+      return this.encodePixels(torch.cat(pixels, 0))
+    })
+    return { embeddings, warnings: read.map((image) => (image instanceof torch.Tensor ? [] : image.warnings)) }
+  }
+
+  dispose(): void {
+    this.model.dispose()
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose()
+  }
+}
+
+/**
+ * cosine x exp(logScale) of images and classes, row by row.
+ *
+ * @param embeddings [N, D]
+ */
+export async function classLogits(
+  model: LoadedModel,
+  embeddings: Tensor,
+  classes: readonly ClassPrompt[],
+  ensemble: Ensemble,
+): Promise<Float32Array> {
+  const texts = [...new Set(classes.flatMap(({ prompts }) => prompts))]
+  using scope = new torch.Scope()
+  const encoded = await model.encodeText(texts)
+  return scope.run(() =>
+    torch.noGrad(() => {
+      const rowOf = new Map(texts.map((text, row) => [text, row]))
+      const logits = scoresOf(
+        model,
+        embeddings,
+        encoded,
+        classes.map(({ prompts }) => prompts.map((each) => rowOf.get(each)!)),
+        ensemble,
+      )
+      const values = logits.toTypedArray() as Float32Array
+      encoded.dispose()
+      return values
+    }),
+  )
+}
+
+/**
+ * @param image [N, D]
+ * @param text [T, D]
+ * @param rows of `text`, for each class its prompts
+ * @returns [N, classes]
+ */
+export function scoresOf(
+  { model }: LoadedModel,
+  image: Tensor,
+  text: Tensor,
+  rows: readonly (readonly number[])[],
+  ensemble: Ensemble,
+): Tensor {
+  const scale = model.logit_scale.float().exp()
+  const pick = (own: readonly number[]) =>
+    text.indexSelect(0, torch.tensor(own, { dtype: 'int64', device: text.device as torch.Device }))
+  if (ensemble === 'mean-embedding') {
+    const means = torch.stack(rows.map((own) => torch.nn.functional.normalize(pick(own).mean(0), { dim: 0 })))
+    return image.matmul(means.t()).mul(scale)
+  }
+  const columns = rows.map((own) => {
+    const scores = image.matmul(pick(own).t())
+    return ensemble === 'mean-logit' ? scores.mean(1) : scores.amax(1)
+  })
+  return torch.stack(columns, 1).mul(scale)
+}
+
+/**
+ * Opens a checkpoint, or a model folder that `cleft convert` wrote.
+ *
+ * @example const model = await load(run.checkpoint); await model.predict('chest.dcm', ['edema', 'no finding'])
+ */
+export async function load(checkpoint: string, options: LoadOptions = {}): Promise<LoadedModel> {
+  const { device = 'cpu', textFolder, logger } = options
+  const model = await loadModel(checkpoint, { device, textFolder, logger })
+  const { padToken } = model.encoding
+  const tokenizer = TextTokenizer.open(join(checkpoint, TOKENIZER), padToken === undefined ? {} : { padToken })
+  const { input } = readModelFiles(checkpoint)
+  return new LoadedModel(checkpoint, model, tokenizer, input!, device)
+}
