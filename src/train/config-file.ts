@@ -1,5 +1,5 @@
 import { existsSync, readFileSync, statSync } from 'node:fs'
-import { parseDocument } from 'yaml'
+import { parse } from 'yaml'
 import { type JsonObject, readJsonObject } from '../models/index.js'
 import { readRecipe } from './recipes.js'
 import type { TrainOptions } from './train.js'
@@ -28,9 +28,10 @@ export function readRunOptions({ recipe, file, set = [], options = {} }: RunSour
     throw new TypeError(`${file}: expected 'recipe' to be the name of one, but it is ${JSON.stringify(base)}`)
   }
   const layers = [own, ...set.map(readSetting), options]
-  const start: JsonObject = base === undefined ? {} : { ...readRecipe(base).options, recipe: base }
-  const merged = layers.reduce((below, above) => merge(below, above), start)
-  return { ...merged, ...(base === undefined ? {} : { recipe: base }) } as unknown as TrainOptions
+  const start = base === undefined ? {} : readRecipe(base).options
+  // what came of the recipe says it all: applied once more it could bring back what was replaced
+  const { recipe: _, ...merged } = layers.reduce((below, above) => mergeOptions(below, above), start)
+  return merged as unknown as TrainOptions
 }
 
 const MAX_BYTES = 16 << 20
@@ -45,15 +46,19 @@ function readConfigFile(path: string): JsonObject {
   }
   // JSON is YAML too, but errors and duplicate keys are JSON's own
   if (path.endsWith('.json')) return readJsonObject(path)
-  const document = parseDocument(readFileSync(path, 'utf8'), { prettyErrors: true })
-  const [error] = document.errors
-  if (error !== undefined) {
-    const [first = ''] = error.message.split('\n')
-    throw new SyntaxError(`${path}: expected YAML or JSON, but ${first.replace(/:$/, '')}`)
-  }
-  const value: unknown = document.toJS({ maxAliasCount: MAX_ALIASES })
+  const value = readYaml(path)
   if (isObject(value)) return value
   throw new TypeError(`${path}: expected options by name, but it holds something else`)
+}
+
+function readYaml(path: string): unknown {
+  try {
+    return parse(readFileSync(path, 'utf8'), { maxAliasCount: MAX_ALIASES, logLevel: 'error' })
+  } catch (error) {
+    // the lines after it show the place
+    const [first = ''] = (error as Error).message.split('\n')
+    throw new SyntaxError(`${path}: expected YAML or JSON, but ${first.replace(/:$/, '')}`)
+  }
 }
 
 /** `a.b=1` to { a: { b: 1 } }. */
@@ -87,7 +92,8 @@ const KINDS = ['type', 'kind'] as const
 const TOWERS = ['image', 'text']
 const WHOLE = 'model'
 
-function merge(below: JsonObject, above: JsonObject): JsonObject {
+/** Options over others: objects by their names, all else whole. */
+export function mergeOptions(below: JsonObject, above: JsonObject): JsonObject {
   if (KINDS.some((key) => above[key] !== undefined && below[key] !== undefined && above[key] !== below[key])) {
     return above
   }
@@ -96,7 +102,7 @@ function merge(below: JsonObject, above: JsonObject): JsonObject {
     if (value === undefined) continue
     const before = merged[key]
     const base = TOWERS.includes(key) && typeof before === 'string' ? { [WHOLE]: before } : before
-    merged[key] = key !== WHOLE && isObject(base) && isObject(value) ? merge(base, value) : value
+    merged[key] = key !== WHOLE && isObject(base) && isObject(value) ? mergeOptions(base, value) : value
   }
   return merged
 }

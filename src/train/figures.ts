@@ -9,7 +9,7 @@ import type { Towers } from './towers.js'
 /*
  * What a step costs, told once before the first. Operations are those of matrix products, convolutions and attention (a
  * multiplication with its addition counts as two); the rest is memory traffic. Memory is an estimate by the tensors that
- * are known to be kept: parameters and what the optimizer has of them exactly, activations by the outputs of layers.
+ * are known to be kept: parameters and what the optimizer has of them exactly, activations by what goes into layers and comes out.
  */
 
 interface Part {
@@ -52,7 +52,7 @@ export interface RunFigures {
 }
 
 /** What a forward does. */
-interface Work {
+export interface Work {
   readonly forward: number
   /** The part of it in matrices that do not train. */
   readonly frozen: number
@@ -187,12 +187,18 @@ const isInBlock = (path: string): boolean => /(^|\.)(layers?|blocks|h)\.\d+\./.t
 const isQuery = (path: string): boolean => /(^|\.)(query|q_proj)$/.test(path)
 
 /** What one image does: counted in a forward of a black one. */
-function imageWork(encoder: ImageEncoder, options: FullPretrainOptions): Work {
+export function imageWork(
+  encoder: ImageEncoder,
+  options: { imageSize: number; image: { checkpointing: boolean } },
+): Work {
   const work = { forward: 0, frozen: 0, kept: 0 }
   const blocks = { kept: 0, inputs: 0, count: 0 }
-  const keep = (path: string, numbers: number) => {
-    work.kept += numbers
-    if (isInBlock(path)) blocks.kept += numbers
+  const seen = new Set<torch.Tensor>()
+  const keep = (path: string, tensor: torch.Tensor) => {
+    if (seen.has(tensor)) return
+    seen.add(tensor)
+    work.kept += tensor.numel()
+    if (isInBlock(path)) blocks.kept += tensor.numel()
   }
   const multiply = (flops: number, trains: boolean) => {
     work.forward += flops
@@ -207,16 +213,15 @@ function imageWork(encoder: ImageEncoder, options: FullPretrainOptions): Work {
         blocks.count += 1
       }
       if (module.namedChildren().length > 0) return
-      keep(path, output.numel())
       const weight = module.ownParameters().find(([name]) => name === 'weight')?.[1]
+      const isMatrix = weight !== undefined && weight.ndim >= 2
+      // what came in, for the gradient of the weight; what goes out, for that of what follows
+      if (!isMatrix || weight.requiresGrad) keep(path, input)
+      if (weight !== undefined) keep(path, output)
       // each output is a product with a row of the weight
-      if (weight !== undefined && weight.ndim >= 2) {
-        multiply((2 * output.numel() * weight.numel()) / weight.size(0), weight.requiresGrad)
-      }
-      if (!isQuery(path)) return
+      if (isMatrix) multiply((2 * output.numel() * weight.numel()) / weight.size(0), weight.requiresGrad)
       // [B, T, D]: products with keys, and with values; attention has no weights
-      multiply(4 * input.numel() * input.size(1), false)
-      keep(path, input.numel())
+      if (isQuery(path)) multiply(4 * input.numel() * input.size(1), false)
     }),
   )
   try {

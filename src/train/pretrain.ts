@@ -27,7 +27,7 @@ import type { TrainEvent } from './events.js'
 import { runFigures } from './figures.js'
 import { checkFirstGradients } from './first-step.js'
 import { inputPicture } from './log/pictures.js'
-import type { FullPretrainOptions } from './options.js'
+import { type FullPretrainOptions, warmupOf } from './options.js'
 import { parameterGroups, type RateGroup } from './parameter-groups.js'
 import { RandomStream } from './random-stream.js'
 import { StepLog } from './step-log.js'
@@ -97,10 +97,10 @@ class Pretraining {
     private step: number,
   ) {
     const { steps, optimizer } = options
-    const { lr, lrMin, warmupSteps = Math.min(4000, Math.floor(steps / 10)) } = optimizer
+    const { lr, lrMin } = optimizer
     this.#loaderState = loader.state()
     this.#log = new StepLog(steps, options.maxSkipped)
-    this.#warmup = torch.optim.cosineWithWarmup({ lr, lrMin, warmupSteps, totalSteps: steps })
+    this.#warmup = torch.optim.cosineWithWarmup({ lr, lrMin, warmupSteps: warmupOf(options), totalSteps: steps })
   }
 
   static async open(options: FullPretrainOptions, context: RunContext): Promise<Pretraining> {

@@ -43,7 +43,7 @@ export class ConsoleLog implements EventLog {
 
   private open({ step, steps }: { step: number; steps: number }): void {
     this.#bars = new MultiBar(
-      { format: FORMAT, hideCursor: true, gracefulExit: false, stream: this.#stream },
+      { format: FORMAT, hideCursor: true, forceRedraw: true, gracefulExit: false, stream: this.#stream },
       Presets.shades_classic,
     )
     // the cursor comes back also where the process ends at once
