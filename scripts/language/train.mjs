@@ -1,6 +1,7 @@
 // Makes the small language model of the package, src/models/presets/cleft-report-lm: draws report sentences from the grammar,
-// learns the tokenizer, and trains a GPT-2 to foretell the next token. The same seed gives the same files.
-//   npm run build && node scripts/language/train.mjs [--steps N] [--seed N] [--out DIR]
+// learns the tokenizer, and trains a GPT-2 to foretell the next token. The same seed and
+// number of threads give the same files on one machine; about four minutes on one core.
+//   npm run build && OMP_NUM_THREADS=1 node scripts/language/train.mjs [--steps N] [--seed N] [--out DIR]
 import { mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
