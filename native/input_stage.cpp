@@ -5,6 +5,7 @@
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -33,7 +34,7 @@ struct Parameters {
 constexpr int64_t kParameters = sizeof(Parameters) / sizeof(double);
 
 struct Box {
-  int64_t top, left, bottom, right;
+  int32_t top, left, bottom, right;
 };
 
 // Which pixels of a row or column each wanted pixel is a weighted sum of (PIL, Resample.c, precompute_coeffs).
@@ -174,15 +175,18 @@ CLEFT_VECTORISED void resampleRows(const uint8_t* rows, int64_t step, int64_t to
   }
 }
 
-// The sum of gray levels after their brightness is changed.
-CLEFT_VECTORISED int64_t sumOf(const uint8_t* image, int64_t step, int64_t size, float brightness) {
-  int64_t total = 0;
-  for (int64_t row = 0; row < size; ++row, image += step) {
-    int32_t sum = 0;
-    for (int64_t k = 0; k < size; ++k) sum += static_cast<int32_t>(std::min(brightness * image[k], 255.0f));
-    total += sum;
+CLEFT_VECTORISED int64_t sumOf(const uint8_t* levels, int64_t count) {
+  int64_t sum = 0;
+  for (int64_t k = 0; k < count; ++k) sum += levels[k];
+  return sum;
+}
+
+// Levels as far from a gray as a factor says, as PIL blends them.
+CLEFT_VECTORISED void blend(uint8_t* levels, int64_t count, float gray, float factor) {
+  for (int64_t k = 0; k < count; ++k) {
+    const auto level = static_cast<int32_t>(gray + factor * (static_cast<float>(levels[k]) - gray));
+    levels[k] = static_cast<uint8_t>(std::min(std::max(level, 0), 255));
   }
-  return total;
 }
 
 // Weighted sums of seven rows, which may be the same ones.
@@ -214,24 +218,39 @@ CLEFT_VECTORISED void placesOf(int32_t* places, int64_t count, uint32_t column, 
   }
 }
 
-int64_t floorDivide(int64_t a, int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
-
-// Narrows `begin` to `end` to the whole numbers k with 0 <= start + slope * k < limit.
-void narrow(int64_t start, int64_t slope, int64_t limit, int64_t& begin, int64_t& end) {
-  if (slope > 0) {
-    begin = std::max(begin, -floorDivide(start, slope));
-    end = std::min(end, -floorDivide(start - limit, slope));
-  } else if (slope < 0) {
-    begin = std::max(begin, floorDivide(start - limit, -slope) + 1);
-    end = std::min(end, floorDivide(start, -slope) + 1);
-  } else if (start < 0 || start >= limit) {
-    end = begin;
+// What a table says of the levels at some places; four at a time, or the stores are what takes the time.
+void lookUp(const uint8_t* levels, const int32_t* places, const float* table, float* target, int64_t count) {
+  int64_t k = 0;
+  for (; k + 4 <= count; k += 4) {
+    const float four[4] = {table[levels[places[k]]], table[levels[places[k + 1]]], table[levels[places[k + 2]]],
+                           table[levels[places[k + 3]]]};
+    std::memcpy(target + k, four, sizeof(four));
   }
-  end = std::max(begin, end);
+  for (; k < count; ++k) target[k] = table[levels[places[k]]];
 }
 
-// Normalised as torchvision does: to [0, 1], less the mean of 0.5, over the deviation of 0.5.
-float normalised(float level) { return (level / 255.0f - 0.5f) / 0.5f; }
+int64_t floorDivide(int64_t a, int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
+
+// Narrows `begin` to `end`, which stay in order, to the whole numbers k with 0 <= start + slope * k < limit.
+void narrow(int64_t start, int64_t slope, int64_t limit, int64_t& begin, int64_t& end) {
+  int64_t low = begin, high = end;
+  if (slope > 0) {
+    low = -floorDivide(start, slope);
+    high = -floorDivide(start - limit, slope);
+  } else if (slope < 0) {
+    low = floorDivide(start - limit, -slope) + 1;
+    high = floorDivide(start, -slope) + 1;
+  } else if (start < 0 || start >= limit) {
+    high = begin;
+  }
+  begin = std::clamp(low, begin, end);
+  end = std::clamp(high, begin, end);
+}
+
+// As torchvision normalises: to [0, 1], less the mean of 0.5, over the deviation of 0.5.
+CLEFT_VECTORISED void normalise(const uint8_t* levels, float* target, int64_t count) {
+  for (int64_t k = 0; k < count; ++k) target[k] = (static_cast<float>(levels[k]) / 255.0f - 0.5f) / 0.5f;
+}
 
 // The way of one image, and its memory, for one thread.
 class Stage {
@@ -246,51 +265,42 @@ class Stage {
         strip_(side * kLanes),
         narrowed_(upTo(side, kLanes) * step_),
         image_(size * step_),
-        places_(size) {}
+        places_(size) {
+    uint8_t levels[256];
+    for (int level = 0; level < 256; ++level) levels[level] = static_cast<uint8_t>(level);
+    normalise(levels, table_, 256);
+  }
 
   void run(const uint8_t* source, const Box& box, const Parameters& parameters, float* result) {
     resample(source, box, parameters);
-    uint8_t levels[256];
-    jitter(parameters, levels);
-    const uint8_t* image = image_.data();
-    if (parameters.sigma > 0) {
-      for (uint8_t& level : image_) level = levels[level];
-      for (int level = 0; level < 256; ++level) levels[level] = static_cast<uint8_t>(level);
-      blur(parameters.sigma);
-      image = blurred_.data();
-    }
-    float table[256];
-    for (int level = 0; level < 256; ++level) table[level] = normalised(levels[level]);
-    affine(image, parameters.affine, table, result);
+    jitter(parameters);
+    if (parameters.sigma > 0) blur(parameters.sigma);
+    affine(parameters.affine, result);
   }
 
  private:
   // PIL's two passes, each to gray levels. Pillow 10, which the published code pins, makes columns first.
   void resample(const uint8_t* source, const Box& box, const Parameters& parameters) {
-    across_.set(box.left, box.right - box.left + 1, stretched_, static_cast<int64_t>(parameters.left));
-    down_.set(box.top, box.bottom - box.top + 1, stretched_, static_cast<int64_t>(parameters.top));
+    across_.set(box.left, int64_t{1} + box.right - box.left, stretched_, static_cast<int64_t>(parameters.left));
+    down_.set(box.top, int64_t{1} + box.bottom - box.top, stretched_, static_cast<int64_t>(parameters.top));
     const int64_t top = down_.first(0), bottom = down_.last(size_ - 1);
     resampleColumns(source, side_, top, bottom, across_, strip_.data(), narrowed_.data(), step_);
     resampleRows(narrowed_.data(), step_, top, down_, image_.data());
   }
 
-  // PIL's ImageEnhance: a blend with black, or with the image's mean gray level. What it makes of each level.
-  void jitter(const Parameters& parameters, uint8_t* levels) {
-    for (int level = 0; level < 256; ++level) levels[level] = static_cast<uint8_t>(level);
-    const float brightness = static_cast<float>(parameters.brightness);
-    const float contrast = static_cast<float>(parameters.contrast);
-    if (brightness == 1 && contrast == 1) return;
-    const bool contrastFirst = parameters.contrastFirst != 0;
-    const int64_t sum = sumOf(image_.data(), step_, size_, contrastFirst ? 1 : brightness);
-    const float mean = std::floor(static_cast<double>(sum) / static_cast<double>(size_ * size_) + 0.5);
-    for (int step = 0; step < 2; ++step) {
-      const bool isContrast = contrastFirst == (step == 0);
-      const float gray = isContrast ? mean : 0, factor = isContrast ? contrast : brightness;
-      for (int level = 0; level < 256; ++level) {
-        // volatile: rounded before it is added to
-        const volatile float part = factor * (static_cast<float>(levels[level]) - gray);
-        levels[level] = static_cast<uint8_t>(std::min(std::max(gray + part, 0.0f), 255.0f));
+  // PIL's ImageEnhance: a blend with black, or with the image's mean gray level; what comes first, first.
+  void jitter(const Parameters& parameters) {
+    for (const bool first : {true, false}) {
+      const bool isContrast = first == (parameters.contrastFirst != 0);
+      const float factor = static_cast<float>(isContrast ? parameters.contrast : parameters.brightness);
+      if (factor == 1) continue;
+      double gray = 0;
+      if (isContrast) {
+        int64_t sum = 0;
+        for (int64_t row = 0; row < size_; ++row) sum += sumOf(&image_[row * step_], size_);
+        gray = std::floor(static_cast<double>(sum) / static_cast<double>(size_ * size_) + 0.5);
       }
+      blend(image_.data(), size_ * step_, static_cast<float>(gray), factor);
     }
   }
 
@@ -320,26 +330,37 @@ class Stage {
       }
       blurColumns(row_.data(), weights, &blurred_[row * step_], size_);
     }
+    image_.swap(blurred_);
   }
 
   // Affine and flip, nearest neighbour, black around (PIL, Geometry.c, affine_fixed), and the normalisation.
-  void affine(const uint8_t* image, const double* matrix, const float* table, float* result) {
-    const float black = normalised(0);
+  void affine(const double* matrix, float* result) {
     int64_t m[6];
     for (int k = 0; k < 6; ++k) m[k] = static_cast<int64_t>(matrix[k]);
-    const int64_t limit = size_ << kCoordinateBits;
+    constexpr int64_t whole = int64_t{1} << kCoordinateBits, half = whole / 2;
+    const bool moves = m[0] != half || m[1] != whole || m[2] != 0 || m[3] != half || m[4] != 0 || m[5] != whole;
     for (int64_t y = 0; y < size_; ++y, result += size_) {
-      const int64_t column = m[0] + m[2] * y, row = m[3] + m[5] * y;
-      int64_t begin = 0, end = size_;
-      narrow(column, m[1], limit, begin, end);
-      narrow(row, m[4], limit, begin, end);
-      // inside of the image the numbers fit 32 bits
-      placesOf(places_.data(), end - begin, static_cast<uint32_t>(column + m[1] * begin), static_cast<uint32_t>(m[1]),
-               static_cast<uint32_t>(row + m[4] * begin), static_cast<uint32_t>(m[4]), static_cast<int32_t>(step_));
-      std::fill(result, result + begin, black);
-      for (int64_t k = begin; k < end; ++k) result[k] = table[image[places_[k - begin]]];
-      std::fill(result + end, result + size_, black);
+      if (moves) {
+        move(m[0] + m[2] * y, m[1], m[3] + m[5] * y, m[4], result);
+      } else {
+        normalise(&image_[y * step_], result, size_);
+      }
     }
+  }
+
+  // One row of the result: from where its pixels come.
+  void move(int64_t column, int64_t columnStep, int64_t row, int64_t rowStep, float* result) {
+    const int64_t limit = size_ << kCoordinateBits;
+    int64_t begin = 0, end = size_;
+    narrow(column, columnStep, limit, begin, end);
+    narrow(row, rowStep, limit, begin, end);
+    // inside of the image the numbers fit 32 bits
+    placesOf(places_.data(), end - begin, static_cast<uint32_t>(column + columnStep * begin),
+             static_cast<uint32_t>(columnStep), static_cast<uint32_t>(row + rowStep * begin),
+             static_cast<uint32_t>(rowStep), static_cast<int32_t>(step_));
+    std::fill(result, result + begin, table_[0]);
+    lookUp(image_.data(), places_.data(), table_, result + begin, end - begin);
+    std::fill(result + end, result + size_, table_[0]);
   }
 
   const int64_t side_, size_, stretched_, step_;
@@ -347,6 +368,7 @@ class Stage {
   std::vector<uint8_t> strip_, narrowed_, image_, blurred_;
   std::vector<float> row_;
   std::vector<int32_t> places_;
+  float table_[256];
 };
 
 // The first byte of each image. What was checked where the call comes from is checked again: wrong numbers must not
@@ -368,9 +390,9 @@ std::vector<const uint8_t*> pointersOf(at::TensorList images, int64_t number) {
 }
 
 void check(const at::Tensor& boxes, const at::Tensor& parameters, int64_t size, int64_t stretched) {
-  TORCH_CHECK(boxes.is_cpu() && boxes.scalar_type() == at::kLong && boxes.is_contiguous() && boxes.dim() == 2 &&
+  TORCH_CHECK(boxes.is_cpu() && boxes.scalar_type() == at::kInt && boxes.is_contiguous() && boxes.dim() == 2 &&
                   boxes.size(1) == 4,
-              "expected boxes [B, 4] of int64, contiguous, but received ", boxes.sizes(), " of ", boxes.scalar_type());
+              "expected boxes [B, 4] of int32, contiguous, but received ", boxes.sizes(), " of ", boxes.scalar_type());
   TORCH_CHECK(parameters.is_cpu() && parameters.scalar_type() == at::kDouble && parameters.is_contiguous() &&
                   parameters.dim() == 2 && parameters.size(0) == boxes.size(0) && parameters.size(1) == kParameters,
               "expected parameters [", boxes.size(0), ", ", kParameters, "] of float64, contiguous, but received ",
@@ -401,8 +423,8 @@ at::Tensor inputStage(at::TensorList images, const at::Tensor& boxes, const at::
   const int64_t number = boxes.size(0);
   const std::vector<const uint8_t*> pointers = pointersOf(images, number);
   const int64_t side = images.empty() ? 1 : images[0].size(-1);
-  static_assert(sizeof(Box) == 4 * sizeof(int64_t));
-  const auto* box = reinterpret_cast<const Box*>(boxes.const_data_ptr<int64_t>());
+  static_assert(sizeof(Box) == 4 * sizeof(int32_t));
+  const auto* box = reinterpret_cast<const Box*>(boxes.const_data_ptr<int32_t>());
   const auto* parameter = reinterpret_cast<const Parameters*>(parameters.const_data_ptr<double>());
   for (int64_t k = 0; k < number; ++k) checkImage(k, box[k], parameter[k], side, stretched - size);
   at::Tensor result = at::empty({number, 1, size, size}, at::kFloat);

@@ -8,7 +8,6 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import sharp from 'sharp'
 import { DecoderPool } from '../../dist/data/loader/decoders.js'
-import { InputPool } from '../../dist/data/loader/inputs.js'
 import { DataLoader } from '../../dist/data/loader/loader.js'
 import { Random } from '../../dist/data/random.js'
 import { prepareDataset } from '../../dist/data/shards/prepare.js'
@@ -73,7 +72,6 @@ async function measure({ title, root, paths, goal, rounds, json, python, place, 
       ? null
       : new Peer(python, './peer_data.py', [list, '--batch', batchSize, '--workers', workers].map(String))
   const decoder = new DecoderPool({ workers })
-  const inputs = new InputPool({ workers })
   const dataset = datasetOf(root, paths)
   const bytes = (names) => names.reduce((sum, name) => sum + statSync(name).size, 0) / paths.length
   const extra = (milliseconds, names) => ({
@@ -82,7 +80,7 @@ async function measure({ title, root, paths, goal, rounds, json, python, place, 
     bytesPerImage: Math.round(bytes(names)),
   })
   try {
-    const first = new DataLoader(dataset, { ...options, decoder, inputs })
+    const first = new DataLoader(dataset, { ...options, decoder })
     const theirs = peer === null ? null : async () => (await peer.ask('pass')).value
     await pass(first)
     await theirs?.()
@@ -93,7 +91,7 @@ async function measure({ title, root, paths, goal, rounds, json, python, place, 
     const folder = join(place, 'shards')
     const prepared = await prepareDataset(dataset, folder, { decoder, maxProblems: 0 })
     const images = PreparedImages.open(folder)
-    const packed = new DataLoader(dataset, { ...options, prepared: images, inputs })
+    const packed = new DataLoader(dataset, { ...options, prepared: images })
     // the first one compares hashes
     const checking = await pass(packed)
     const from = await takeTurns(rounds, () => pass(packed), theirs)
@@ -114,7 +112,7 @@ async function measure({ title, root, paths, goal, rounds, json, python, place, 
     rmSync(folder, { recursive: true })
   } finally {
     peer?.close()
-    await Promise.all([decoder.close(), inputs.close()])
+    await decoder.close()
   }
 }
 

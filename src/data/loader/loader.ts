@@ -1,5 +1,10 @@
+<<<<<<< HEAD
 import { empty, fromTypedArray, getNumThreads, keep, scope, setNumThreads, type Tensor } from '../../torch/index.js'
 import { type InputOptions, inputOf } from '../augment/input.js'
+=======
+import { type Device, dispose, empty, fromTypedArray, keep, scope, type Tensor } from '../../torch/index.js'
+import { inputOf, type Resize } from '../augment/input.js'
+>>>>>>> kernel
 import { type Augmentation, drawAugmentation } from '../augment/parameters.js'
 import { swapSides } from '../augment/sides.js'
 import type { Box, PreparedImage } from '../images/gray.js'
@@ -9,11 +14,86 @@ import type { Dataset } from '../sample.js'
 import { imagesOfKind } from '../shards/format.js'
 import { PreparedImages } from '../shards/prepared.js'
 import type { ShardWriter } from '../shards/writer.js'
+<<<<<<< HEAD
 import type { Batch, LoaderOptions, LoaderState, LoaderStatistics } from './options.js'
 import { balancedWeights, cumulative, epochOrder, type ShardOptions, shardOf, shareOf } from './order.js'
 import { sourceOf } from './source.js'
 
 export type { Batch, LoaderOptions, LoaderState, LoaderStatistics } from './options.js'
+=======
+import type { Decoder } from './decoders.js'
+import { balancedWeights, cumulative, epochOrder, type Order, type ShardOptions, shardOf, shareOf } from './order.js'
+import { sourceOf } from './source.js'
+
+export interface LoaderOptions {
+  /** Images of a batch, for this process. */
+  readonly batchSize: number
+  readonly seed: number
+  /** Augments, shuffles, drops an incomplete last batch, replaces files that fail. Default: true. */
+  readonly training?: boolean
+  /** Default: by the data set's weights in training, 'shuffled' where it has none; 'sequential' otherwise. */
+  readonly order?: Order
+  /** Default: as `training`. */
+  readonly augment?: boolean
+  /** Whether augmentation may flip. Default: true. */
+  readonly flip?: boolean
+  /** Whether 'left' and 'right' in a caption change places when its image is flipped. Default: for EMBED. */
+  readonly swapSides?: boolean
+  /** Default: as `training`. Otherwise the last batch may be smaller. */
+  readonly dropLast?: boolean
+  readonly resize?: Resize
+  /** Side of the pixels. Default: 224. */
+  readonly size?: number
+  readonly channels?: 1 | 3
+  /** Default: 'cpu'. With a GPU, images wait for it in pinned memory, and the last stage runs there. */
+  readonly device?: Device
+  /** Default: 0 of 1. */
+  readonly rank?: number
+  readonly worldSize?: number
+  /** Prepared images. What is not among them is decoded, where there is a decoder, and is a problem otherwise. */
+  readonly prepared?: PreparedImages
+  readonly decoder?: Decoder
+  /** Takes every image that was decoded: the first epoch fills it, later ones read from it. Of one process alone. */
+  readonly cache?: ShardWriter
+  /** Batches that are made ready ahead of their use. Default: 2. */
+  readonly prefetch?: number
+  /** Stop when this fraction of the images cannot be read. Default: 0.01. */
+  readonly maxProblems?: number
+  readonly signal?: AbortSignal
+}
+
+export interface Batch extends Disposable {
+  /** [B, channels, size, size], float32 from -1 to 1. It belongs to the batch: dispose of that. */
+  readonly pixels: Tensor
+  readonly samples: readonly Sample[]
+  /** Those of the samples, their sides swapped where the image was flipped. */
+  readonly captions: readonly (string | null)[]
+  readonly labels: readonly (number | null)[]
+  /** Of the samples in the data set. */
+  readonly indices: readonly number[]
+  readonly epoch: number
+  /** Which batch of the epoch, from 0. */
+  readonly position: number
+}
+
+/** Where a run is: the batch that comes next. */
+export interface LoaderState {
+  readonly epoch: number
+  readonly position: number
+  /** What the order depends on: another data set, seed or division would go on with other images. */
+  readonly identity: string
+}
+
+export interface LoaderStatistics {
+  readonly images: number
+  readonly batches: number
+  /** From the first batch that was asked for to the last that was given. */
+  readonly seconds: number
+  /** Of those, how long the user of the batches had to wait for them. */
+  readonly waiting: number
+  readonly imagesPerSecond: number
+}
+>>>>>>> kernel
 
 /** The order of an epoch: of all processes, and ours. */
 interface Orders {
@@ -28,18 +108,12 @@ interface Found {
   readonly image: PreparedImage | null
 }
 
-/** A batch before the last stage; or after it, where other threads do it ahead. */
+/** A batch before the last stage. */
 interface Loaded {
-  readonly padded: Tensor
+  readonly images: readonly Tensor[]
   readonly boxes: readonly Box[]
   readonly indices: readonly number[]
   readonly augmentations: readonly Augmentation[] | null
-  readonly pixels: Tensor | null
-}
-
-function disposeOf({ padded, pixels }: Loaded): void {
-  padded.dispose()
-  pixels?.dispose()
 }
 
 /** How many others are tried in place of an image that cannot be read. */
@@ -172,7 +246,7 @@ export class DataLoader implements AsyncIterable<Batch> {
       this.#iterating = false
       for (const loading of running) {
         loading.then(
-          (loaded) => loaded !== null && disposeOf(loaded),
+          (loaded) => loaded !== null && dispose(loaded.images),
           () => {},
         )
       }
@@ -217,37 +291,27 @@ export class DataLoader implements AsyncIterable<Batch> {
     )
     const found = read.filter((each) => each !== null)
     if (found.length === 0) return null
-    const { padded, boxes } = withOneThread(() => this.#gather(found))
-    const { augment = this.#training, seed, flip = true, inputs, device } = this.options
+    const { images, boxes } = this.#gather(found)
+    const { augment = this.#training, seed, flip = true } = this.options
     const indices = found.map(({ index }) => index)
     const augmentations = augment ? indices.map((index) => drawAugmentation(index, { seed, epoch, flip })) : null
-    const loaded: Loaded = { padded, boxes, indices, augmentations, pixels: null }
-    if (inputs === undefined || device?.startsWith('cpu') === false) return loaded
-    try {
-      return { ...loaded, pixels: await inputs.input(padded, boxes, this.#input(augmentations)) }
-    } finally {
-      padded.dispose()
-    }
+    return { images, boxes, indices, augmentations }
   }
 
-  /** Copies images into a batch; what was decoded goes into the cache too. */
-  #gather(images: readonly Found[]): { padded: Tensor; boxes: Box[] } {
-    const { cache, device, decoder } = this.options
-    const { size, bits } = (this.#prepared ?? decoder)!.settings
+  /** The images of a batch, in one tensor of pinned memory where a GPU takes them; what was decoded goes into the cache too. */
+  #gather(found: readonly Found[]): { images: Tensor[]; boxes: Box[] } {
+    const { cache, device } = this.options
     return scope(() => {
-      const padded = empty([images.length, 1, size, size], {
-        dtype: bits === 8 ? 'uint8' : 'uint16',
-        pinMemory: device?.startsWith('cuda') === true,
-      })
-      const boxes = images.map(({ index, image }, at) => {
+      const taken = found.map(({ index, image }) => {
         const { path, row } = this.dataset.samples[index]!
-        const target = padded.select(0, at)
-        if (image === null) return this.#prepared!.read(path, target)
-        target.copy_(fromTypedArray(image.padded.pixels, [1, size, size]))
+        if (image === null) return this.#prepared!.view(path)
         cache?.add(path, row, image)
-        return image.box
+        const { width, height, pixels } = image.padded
+        return { image: fromTypedArray(pixels, [1, 1, height, width]), box: image.box }
       })
-      return { padded: keep(padded), boxes }
+      const images = taken.map(({ image }) => image)
+      const boxes = taken.map(({ box }) => box)
+      return { images: (device?.startsWith('cuda') ? [pinned(images)] : images).map(keep), boxes }
     })
   }
 
@@ -289,28 +353,21 @@ export class DataLoader implements AsyncIterable<Batch> {
     this.problems.check(this.dataset.samples.length, this.options.maxProblems)
   }
 
-  #input(augmentations: readonly Augmentation[] | null): InputOptions {
+  /** The last stage: on the device, over libtorch's threads where that is the CPU. The images are let go. */
+  #pixels(images: readonly Tensor[], boxes: readonly Box[], augmentations: readonly Augmentation[] | null): Tensor {
     const { resize, size, channels, device = 'cpu' } = this.options
-    return {
-      ...(resize === undefined ? {} : { resize }),
-      ...(size === undefined ? {} : { size }),
-      ...(channels === undefined ? {} : { channels }),
-      ...(augmentations === null ? {} : { augmentations }),
-      device,
+    try {
+      const more = augmentations === null ? {} : { augmentations }
+      return keep(inputOf(images, boxes, { resize, size, channels, device, ...more }))
+    } finally {
+      dispose(images)
     }
   }
 
   #finish(loaded: Loaded, epoch: number, position: number): Batch {
     const { options, dataset } = this
-    const { padded, boxes, indices, augmentations } = loaded
-    let pixels = loaded.pixels
-    if (pixels === null) {
-      try {
-        pixels = withOneThread(() => keep(inputOf(padded, boxes, this.#input(augmentations))))
-      } finally {
-        padded.dispose()
-      }
-    }
+    const { images, boxes, indices, augmentations } = loaded
+    const pixels = this.#pixels(images, boxes, augmentations)
     const swaps = options.swapSides ?? dataset.kind === 'embed'
     const samples = indices.map((index) => dataset.samples[index]!)
     const captions = samples.map(({ caption }, at) =>
@@ -324,7 +381,7 @@ export class DataLoader implements AsyncIterable<Batch> {
       indices,
       epoch,
       position,
-      [Symbol.dispose]: () => pixels?.dispose(),
+      [Symbol.dispose]: () => pixels.dispose(),
     }
   }
 }
@@ -339,18 +396,11 @@ function checkAlike({ kind }: Dataset, { prepared, decoder }: LoaderOptions): vo
   )
 }
 
-/**
- * These operations are small. Divided over threads they wait for one another many times a batch, and where decoders or other
- * programs have the cores, each wait takes milliseconds: a hundred times the work itself was measured.
- */
-function withOneThread<Result>(run: () => Result): Result {
-  const threads = getNumThreads()
-  setNumThreads(1)
-  try {
-    return run()
-  } finally {
-    setNumThreads(threads)
-  }
+/** Images [1, 1, S, S] as one batch that a GPU copies while it works. */
+function pinned(images: readonly Tensor[]): Tensor {
+  const batch = empty([images.length, ...images[0]!.shape.slice(1)], { dtype: images[0]!.dtype, pinMemory: true })
+  for (const [at, image] of images.entries()) batch.narrow(0, at, 1).copy_(image)
+  return batch
 }
 
 /** Stops waiting when the signal says so; the work itself goes on to its end. */

@@ -142,21 +142,17 @@ export class PreparedImages implements Disposable {
   }
 
   /**
-   * Copies an image out of the mapped file. It is compared with its hash when it is first read.
+   * An image in the mapped file, which is not copied. It is compared with its hash when it is first asked for.
    *
-   * @param target [1, S, S], uint8 or uint16 as the settings say
-   * @returns Otsu's box
+   * @returns [1, 1, S, S], uint8 or uint16 as the settings say, and Otsu's box; the tensor is the caller's
    * @throws where there is no such image, or where its pixels are not those that were written
    */
-  read(path: string, target: Tensor): Box {
+  view(path: string): { image: Tensor; box: Box } {
     const [shard, place] = this.#place(path)
-    scope(() => {
-      const image = shard.images.select(0, place)
-      if (shard.checked[place] === 0) check(shard, place, image)
-      target.copy_(image)
-    })
+    if (shard.checked[place] === 0) check(shard, place)
+    const image = shard.images.narrow(0, place, 1)
     const [top, left, bottom, right] = shard.boxes.subarray(4 * place, 4 * place + 4)
-    return { top: top!, left: left!, bottom: bottom!, right: right! }
+    return { image, box: { top: top!, left: left!, bottom: bottom!, right: right! } }
   }
 
   #place(path: string): readonly [Shard, number] {
@@ -176,8 +172,8 @@ export class PreparedImages implements Disposable {
 }
 
 /** @throws where an image's pixels are not those that were written */
-function check(shard: Shard, place: number, image: Tensor): void {
-  const found = hashOf(image.toTypedArray() as Uint8Array | Uint16Array)
+function check(shard: Shard, place: number): void {
+  const found = hashOf(scope(() => shard.images.select(0, place).toTypedArray() as Uint8Array | Uint16Array))
   if (!found.equals(shard.hashes.subarray(HASH_BYTES * place, HASH_BYTES * (place + 1)))) {
     throw new Error(
       `expected the pixels of '${shard.paths[place]}' that were written to '${shard.file}', but their hash differs; the file is damaged: remove it, and run \`cleft prepare\` again`,
@@ -189,6 +185,6 @@ function check(shard: Shard, place: number, image: Tensor): void {
 /** @internal Compares every image of a shard with its hash. */
 export function checkShard(shard: Shard): void {
   for (let place = 0; place < shard.paths.length; place += 1) {
-    scope(() => check(shard, place, shard.images.select(0, place)))
+    check(shard, place)
   }
 }

@@ -117,6 +117,6 @@ describe('input', () => {
       expect(() => inputOf(images, [whole(65)])).toThrow(/box of image 0 inside 64 x 64 pixels/)
       expect(() => inputOf(images, [{ top: 5, left: 0, bottom: 4, right: 9 }])).toThrow(/box of image 0/)
       expect(() => inputOf(images, [{ top: Number.NaN, left: 0, bottom: 4, right: 9 }])).toThrow(/box of image 0/)
-      expect(() => inputOf(images, [whole(64)], { size: 0 })).toThrow(/expected a size above/)
+      expect(() => inputOf(images, [whole(64)], { size: 0 })).toThrow(/expected a size from 4 to/)
     }))
 })

@@ -4,7 +4,6 @@ import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
 import { drawAugmentation } from '../../../src/data/augment/parameters.js'
 import { DecoderPool } from '../../../src/data/loader/decoders.js'
-import { InputPool } from '../../../src/data/loader/inputs.js'
 import { type Batch, DataLoader, type LoaderOptions } from '../../../src/data/loader/loader.js'
 import { PreparedImages } from '../../../src/data/shards/prepared.js'
 import { ShardWriter } from '../../../src/data/shards/writer.js'
@@ -74,10 +73,8 @@ describe('DataLoader', () => {
     expect(expected[1]).toEqual(expected[0])
     for (const workers of [1, 3]) {
       const decoder = new DecoderPool({ settings, workers, module: decodeModule })
-      const inputs = new InputPool({ workers })
       expect(await epochOf(small({ decoder, prefetch: workers }))).toEqual(expected[0])
-      expect(await epochOf(small({ decoder, prefetch: workers, inputs }))).toEqual(expected[0])
-      await Promise.all([decoder.close(), inputs.close()])
+      await decoder.close()
     }
     const folder = temporary()
     const cache = new ShardWriter(folder, { kind: 'table', settings }, 5)
@@ -178,12 +175,6 @@ describe('DataLoader', () => {
     const threads = torch.getNumThreads()
     await epochOf(small())
     await epochOf(small(), 1)
-    const inputs = new InputPool({ workers: 2 })
-    await epochOf(small({ inputs }))
-    await epochOf(small({ inputs }), 1)
-    await new Promise((resolve) => setTimeout(resolve, 50))
-    await inputs.close()
-    expect(torch.memory.counters().inTransit).toBe(0)
     const controller = new AbortController()
     const stopped = async () => {
       for await (const batch of small({ signal: controller.signal })) {

@@ -80,9 +80,9 @@ describe('cleft prepare', () => {
     const path = 'normal/normal3.png'
     const image = await prepareImage(join(root, path), prepared.settings)
     torch.scope(() => {
-      const target = torch.empty([1, 64, 64], { dtype: 'uint8' })
-      expect(prepared.read(path, target)).toEqual(image.box)
-      expect(target.toTypedArray()).toEqual(image.padded.pixels)
+      const found = prepared.view(path)
+      expect(found.box).toEqual(image.box)
+      expect(found.image.toTypedArray()).toEqual(image.padded.pixels)
     })
   })
 
