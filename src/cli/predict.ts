@@ -2,7 +2,7 @@ import type { ArgumentsCamelCase, Argv } from 'yargs'
 import { messageOf } from '../setup/errors.js'
 
 export const command = 'predict <checkpoint> <files..>'
-export const describe = 'Say which prompt fits an image best: any image or DICOM'
+export const describe = 'Say which prompt fits an image best: an X-ray in any format'
 
 interface Options {
   checkpoint: string

@@ -1,10 +1,15 @@
 <<<<<<< HEAD
+
 import { empty, fromTypedArray, getNumThreads, keep, scope, setNumThreads, type Tensor } from '../../torch/index.js'
 import { type InputOptions, inputOf } from '../augment/input.js'
+
 =======
+
 import { type Device, dispose, empty, fromTypedArray, keep, scope, type Tensor } from '../../torch/index.js'
 import { inputOf, type Resize } from '../augment/input.js'
+
 >>>>>>> kernel
+
 import { type Augmentation, drawAugmentation } from '../augment/parameters.js'
 import { swapSides } from '../augment/sides.js'
 import type { Box, PreparedImage } from '../images/gray.js'
@@ -14,13 +19,17 @@ import type { Dataset } from '../sample.js'
 import { imagesOfKind } from '../shards/format.js'
 import { PreparedImages } from '../shards/prepared.js'
 import type { ShardWriter } from '../shards/writer.js'
+
 <<<<<<< HEAD
+
 import type { Batch, LoaderOptions, LoaderState, LoaderStatistics } from './options.js'
 import { balancedWeights, cumulative, epochOrder, type ShardOptions, shardOf, shareOf } from './order.js'
 import { sourceOf } from './source.js'
 
 export type { Batch, LoaderOptions, LoaderState, LoaderStatistics } from './options.js'
+
 =======
+
 import type { Decoder } from './decoders.js'
 import { balancedWeights, cumulative, epochOrder, type Order, type ShardOptions, shardOf, shareOf } from './order.js'
 import { sourceOf } from './source.js'
