@@ -4,7 +4,6 @@ import type { Sample } from '../sample.js'
 import type { PreparedImages } from '../shards/prepared.js'
 import type { ShardWriter } from '../shards/writer.js'
 import type { Decoder } from './decoders.js'
-import type { InputPool } from './inputs.js'
 import type { Order } from './order.js'
 
 export interface LoaderOptions {
@@ -37,8 +36,6 @@ export interface LoaderOptions {
   readonly decoder?: Decoder
   /** Takes every image that was decoded: the first epoch fills it, later ones read from it. Of one process alone. */
   readonly cache?: ShardWriter
-  /** Threads for the last stage, where the device is the CPU. Default: this one, when a batch is asked for. */
-  readonly inputs?: InputPool
   /** Batches that are made ready ahead of their use. Default: 2. */
   readonly prefetch?: number
   /** Stop when this fraction of the images cannot be read. Default: 0.01. */
