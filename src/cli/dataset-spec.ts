@@ -25,8 +25,15 @@ export function datasetOptions<Given>(yargs: Argv<Given>): Argv<Given & DatasetO
     }) as unknown as Argv<Given & DatasetOptions>
 }
 
-/** The data set of a command: every split, unless --spec says one. */
-export function datasetSpecOf({ folder, kind, spec, 'max-problems': maxProblems }: DatasetOptions): DatasetSpec {
+/**
+ * The data set of a command.
+ *
+ * @param split the one that it is about, unless --spec says another; null: the data set's own default. Default: 'all'.
+ */
+export function datasetSpecOf(
+  { folder, kind, spec, 'max-problems': maxProblems }: DatasetOptions,
+  split: 'all' | null = 'all',
+): DatasetSpec {
   let more: object
   try {
     more = spec === undefined ? {} : { ...(JSON.parse(spec) as object) }
@@ -34,7 +41,7 @@ export function datasetSpecOf({ folder, kind, spec, 'max-problems': maxProblems 
     throw new Error(`expected --spec to be a JSON object, but received ${spec}`)
   }
   const wanted = kind ?? guessKind(folder)
-  const all = wanted === 'chexpert-5x200' ? {} : { split: 'all' }
+  const all = wanted === 'chexpert-5x200' || split === null ? {} : { split }
   // openDataset checks it
   return { maxProblems, ...all, ...more, kind: wanted, root: folder } as DatasetSpec
 }

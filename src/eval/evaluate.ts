@@ -20,6 +20,8 @@ export interface EvaluateOptions {
   report?: string
   /** Whether images may be in the report. Default: true. */
   images?: boolean
+  /** Paths of images as they are in what is written, not hashed. Default: false. */
+  plainPaths?: boolean
   /** In headings. Default: the checkpoint's folder. */
   name?: string
   /** A folder that `cleft prepare` made. Default: images are decoded. */
@@ -31,8 +33,8 @@ export interface EvaluateOptions {
   seed?: number
   device?: torch.Device
   signal?: AbortSignal
-  /** The part that is done, from 0 to 1. */
-  onProgress?: (part: number) => void
+  /** How many images are done, of all. */
+  onProgress?: (images: number, total: number) => void
   logger?: Logger
 }
 
@@ -54,7 +56,7 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
     throw new RangeError(`evaluate: expected the task 'zero-shot', but received '${String(task)}'`)
   }
   using model = await load(from, { device, ...(logger && { logger }) })
-  return evaluateModel(model, options)
+  return await evaluateModel(model, options)
 }
 
 async function evaluateModel(model: LoadedModel, options: EvaluateOptions): Promise<Evaluation> {
@@ -126,7 +128,7 @@ async function captionsOf(
 }
 
 async function write(
-  { report, images }: EvaluateOptions,
+  { report, images, plainPaths }: EvaluateOptions,
   summary: Summary,
   predictions: Predictions,
   embeddings: torch.Tensor,
@@ -137,5 +139,5 @@ async function write(
     dimensions: embeddings.size(1),
     groups: Array.from(labels, (label) => classes[label]!),
   }
-  return writeReport(report!, { summary, predictions, embedding, ...(images !== undefined && { images }) })
+  return writeReport(report!, { summary, predictions, embedding, images, plainPaths })
 }

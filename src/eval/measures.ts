@@ -1,4 +1,5 @@
 import { Calibration } from './calibration.js'
+import { argmaxRows } from './metrics.js'
 import {
   type ClassPredictions,
   type FindingPredictions,
@@ -15,7 +16,6 @@ import {
   countDecisions,
   type DecisionSource,
   decisionSourceOf,
-  highestOfRows,
   type Target,
   targetsOf,
 } from './targets.js'
@@ -139,7 +139,7 @@ class ClassMeasurement implements Measurement {
     this.targets = targetsOf(predictions, rules, thresholds)
     this.decisions = decisionSourceOf(predictions, thresholds !== null)
     this.size = targetIndex('auc', this.targets.length)
-    this.#decided = highestOfRows(scores, C)
+    this.#decided = Int32Array.from(argmaxRows(scores, C))
     this.#averaged = this.targets.flatMap((target, k) => (hasBoth(target) ? [k] : []))
     this.#present = classes.map((_, k) => labels.includes(k))
     this.#seen = classes.map((_, k) => this.#present[k]! || this.#decided.includes(k))

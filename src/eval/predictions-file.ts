@@ -7,6 +7,7 @@ import { stringify } from 'csv-stringify'
 import type { Attributes } from '../data/sample.js'
 import { codeOf } from '../setup/errors.js'
 import { quote, reasonOf } from '../torch/files/error.js'
+import { argmaxRows } from './metrics.js'
 import { checkPredictions, type Predictions, type Scale, type Task } from './predictions.js'
 
 /*
@@ -83,13 +84,14 @@ function* rowsOf(predictions: Predictions, plainPaths: boolean): Generator<(stri
   const labelColumns = task === 'multi-label' ? classes.map((name) => `label:${name}`) : ['label', 'predicted']
   yield ['image', 'patient', ...attributeColumns, ...labelColumns, ...classes.map((name) => `score:${name}`)]
   const identifiers = new Identifiers(paths, patients)
+  const decided = argmaxRows(scores, C)
   for (const [row, path] of paths.entries()) {
     const { sex, age, view, side } = attributes[row]!
     const own = scores.subarray(row * C, (row + 1) * C)
     const labels =
       predictions.task === 'multi-label'
         ? Array.from(predictions.labels.subarray(row * C, (row + 1) * C), (label) => (label === -2 ? '' : label))
-        : [predictions.labels[row]!, highest(own)].map((k) => cellOf(classes[k]!))
+        : [predictions.labels[row]!, decided[row]!].map((k) => cellOf(classes[k]!))
     yield [
       plainPaths ? cellOf(path) : identifiers.image(path),
       identifiers.patient(patients[row]!),
@@ -101,12 +103,6 @@ function* rowsOf(predictions: Predictions, plainPaths: boolean): Generator<(stri
       ...Array.from(own, (score) => String(Number(score.toPrecision(9)))),
     ]
   }
-}
-
-function highest(scores: Float32Array): number {
-  let best = 0
-  for (let k = 1; k < scores.length; k += 1) if (scores[k]! > scores[best]!) best = k
-  return best
 }
 
 /**

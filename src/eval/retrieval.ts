@@ -29,8 +29,8 @@ export interface RetrievalResult {
   readonly chance: number
 }
 
-/** Rows of scores at a time: 1,024 x N float32. */
-const CHUNK = 1024
+/** Scores at a time: 16 MiB, and some times that for what is made of them. */
+const CHUNK = 2 ** 22
 
 /**
  * Ranks by cosine. What scores the same as the first that is right is counted before it, so that a model that says the same
@@ -103,8 +103,9 @@ function groupsOf(captions: readonly string[]): number[] {
 function firstHits(queries: Tensor, items: Tensor, group: Tensor): Int32Array {
   const N = queries.size(0)
   const ranks = new Int32Array(N)
-  for (let start = 0; start < N; start += CHUNK) {
-    const length = Math.min(CHUNK, N - start)
+  const rows = Math.max(1, Math.floor(CHUNK / N))
+  for (let start = 0; start < N; start += rows) {
+    const length = Math.min(rows, N - start)
     torch.scope(() => {
       const scores = queries.narrow(0, start, length).matmul(items.t())
       const isRight = group.narrow(0, start, length).unsqueeze(1).eq(group.unsqueeze(0))

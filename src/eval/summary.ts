@@ -17,7 +17,7 @@ import {
   overallMetrics,
   targetIndex,
 } from './measures.js'
-import { confusionMatrix } from './metrics.js'
+import { argmaxRows, confusionMatrix } from './metrics.js'
 import {
   checkPredictions,
   type LabelRules,
@@ -30,7 +30,7 @@ import {
 import type { ThresholdRule } from './ranking.js'
 import { measureRetrieval, type RetrievalMetric, type RetrievalResult, retrievalMetrics } from './retrieval.js'
 import { type Attribute, groupingsOf, MINIMUM_PATIENTS } from './subgroups.js'
-import { type ClassMetric, classMetrics, type DecisionSource, highestOfRows, thresholdsOf } from './targets.js'
+import { type ClassMetric, classMetrics, type DecisionSource, thresholdsOf } from './targets.js'
 import { warningsOf } from './warnings.js'
 
 /*
@@ -273,7 +273,7 @@ async function subgroup(
 function confusionOf(predictions: Predictions): number[][] | null {
   if (predictions.task === 'multi-label') return null
   const C = predictions.classes.length
-  return confusionMatrix(predictions.labels, highestOfRows(predictions.scores, C), C)
+  return confusionMatrix(predictions.labels, argmaxRows(predictions.scores, C), C)
 }
 
 async function summarizeRetrieval(

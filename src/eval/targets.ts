@@ -1,3 +1,4 @@
+import { argmaxRows } from './metrics.js'
 import { type LabelRules, type Predictions, rankingScores, truthOf } from './predictions.js'
 import { chooseThreshold, Ranking, type ThresholdRule } from './ranking.js'
 
@@ -51,7 +52,7 @@ export function targetsOf(
   const source = decisionSourceOf(predictions, thresholds !== null)
   const ranked = rankingScores(predictions)
   const C = classes.length
-  const decided = source === 'highest-score' ? highestOfRows(predictions.scores, C) : null
+  const decided = source === 'highest-score' ? argmaxRows(predictions.scores, C) : null
   const columns = targetColumns(predictions)
   if (thresholds && thresholds.length !== columns.length) {
     throw new RangeError(
@@ -76,15 +77,6 @@ export function targetsOf(
 /** For each target the threshold that the rule chooses on these predictions, those of a validation set. */
 export function thresholdsOf(validation: Predictions, rule: ThresholdRule, rules: LabelRules = {}): (number | null)[] {
   return targetsOf(validation, rules).map(({ ranking }) => chooseThreshold(ranking, rule))
-}
-
-/** [N] the class of the highest score of each row; the lowest class where several are equal. */
-export function highestOfRows(scores: Float32Array, classes: number): Int32Array {
-  return Int32Array.from({ length: scores.length / classes }, (_, row) => {
-    let best = 0
-    for (let k = 1; k < classes; k += 1) if (scores[row * classes + k]! > scores[row * classes + best]!) best = k
-    return best
-  })
 }
 
 /** True positives, false positives, false negatives, true negatives. */

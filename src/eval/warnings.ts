@@ -1,5 +1,9 @@
 import type { Estimate } from './bootstrap.js'
+import { overallMetrics } from './measures.js'
+import { retrievalMetrics } from './retrieval.js'
 import type { Summary } from './summary.js'
+import { classMetrics } from './targets.js'
+import { classMetricNames, overallWording, retrievalName } from './words.js'
 
 /** Below it percentile intervals are too narrow to be taken at their word. */
 const FEW_PATIENTS = 50
@@ -21,7 +25,7 @@ function aboutData({ perClass, patients }: Omit<Summary, 'warnings'>): string[] 
   const excluded = perClass.reduce((total, each) => total + each.excluded, 0)
   return [
     ...(patients < FEW_PATIENTS
-      ? [`The test set has ${patients} patients: with fewer than ${FEW_PATIENTS} the intervals are too narrow.`]
+      ? [`Patients in the test set: ${patients}. With fewer than ${FEW_PATIENTS} the intervals are too narrow.`]
       : []),
     ...(lacking.length > 0
       ? [
@@ -57,20 +61,27 @@ function aboutDecisions({ operatingPoint, perClass, scale }: Omit<Summary, 'warn
   ]
 }
 
-function aboutIntervals({ metrics, perClass, retrieval, intervals }: Omit<Summary, 'warnings'>): string[] {
+function aboutIntervals({ metrics, perClass, retrieval, intervals, task }: Omit<Summary, 'warnings'>): string[] {
   const named: [string, Estimate][] = [
-    ...Object.entries(metrics),
-    ...perClass.flatMap(({ name, metrics: own }) =>
-      Object.entries(own).map(([metric, each]): [string, Estimate] => [`${metric} of ${name}`, each]),
+    ...overallMetrics.flatMap((metric): [string, Estimate][] =>
+      task && metrics[metric] ? [[overallWording(metric, task).name, metrics[metric]]] : [],
     ),
-    ...Object.entries(retrieval?.metrics ?? {}),
+    // of a class without positive images it is said already that little is known
+    ...perClass.flatMap(({ name, positives, metrics: own }) =>
+      classMetrics.flatMap((metric): [string, Estimate][] =>
+        positives === 0 ? [] : [[`${classMetricNames[metric]} of ${name}`, own[metric]]],
+      ),
+    ),
+    ...retrievalMetrics.flatMap((metric): [string, Estimate][] =>
+      retrieval ? [[retrievalName(metric), retrieval.metrics[metric]]] : [],
+    ),
   ]
   const partly = named.filter(([, { resamples, low }]) => low !== null && resamples < 0.95 * intervals.resamples)
   const rigid = named.filter(([, { value, low, high }]) => value !== null && low === value && high === value)
   return [
     ...(partly.length > 0
       ? [
-          `More than one resample in twenty lacks a class, and is left out of these intervals, which are then too narrow: ${list(partly.map(([name]) => name))}.`,
+          `More than one resample in twenty lacks a class, or calls nothing positive, and is left out of these intervals, which are then too narrow: ${list(partly.map(([name]) => name))}.`,
         ]
       : []),
     ...(rigid.length > 0

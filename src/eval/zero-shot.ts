@@ -13,8 +13,8 @@ export interface ZeroShotOptions {
   decoder?: Decoder
   prepared?: PreparedImages
   signal?: AbortSignal
-  /** The part that is done, from 0 to 1. */
-  onProgress?: (part: number) => void
+  /** How many images are done, of all. */
+  onProgress?: (images: number, total: number) => void
 }
 
 export interface ZeroShotResult {
@@ -96,7 +96,7 @@ export async function zeroShot(
       }
       embeddings.push(torch.keep(torch.scope(() => image.to('cpu'))))
       if (image.device !== 'cpu') image.dispose()
-      onProgress?.(found.length / samples.length)
+      onProgress?.(found.length, samples.length)
       await new Promise(setImmediate)
     }
     const chosen = found.map(({ index }) => samples[index]!)

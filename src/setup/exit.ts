@@ -26,8 +26,36 @@ export function onEarlyExit(cleanup: Cleanup): () => void {
   }
 }
 
-/** Ctrl-C and SIGTERM end the process with the usual status, after the clean-ups. Only the command line calls this. */
+/** Called with the status that the process is to end with. */
+type Interrupt = (status: number) => void
+
+let interrupt: Interrupt | null = null
+
+/**
+ * Ctrl-C and SIGTERM end the process with the usual status, after the clean-ups, but where {@link onInterrupt} has taken
+ * the first of them. Only the command line calls this.
+ */
 export function exitOnSignals(): void {
-  process.once('SIGINT', () => process.exit(130))
-  process.once('SIGTERM', () => process.exit(143))
+  for (const [signal, status] of [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const) {
+    process.on(signal, () => {
+      if (interrupt === null) process.exit(status)
+      const first = interrupt
+      interrupt = null
+      first(status)
+    })
+  }
+}
+
+/**
+ * Has the first Ctrl-C or SIGTERM stop work that leaves something to go on from; the second ends the process at once. The
+ * returned function gives both back.
+ */
+export function onInterrupt(work: Interrupt): () => void {
+  interrupt = work
+  return () => {
+    if (interrupt === work) interrupt = null
+  }
 }

@@ -71,6 +71,15 @@ export function terminalReporter(stream: NodeJS.WriteStream = process.stderr): R
   }
 }
 
+/** A time in words: '40 s', '12 min', '3.4 h'. */
+export function shownTime(seconds: number): string {
+  if (seconds < 90) return `${Math.ceil(seconds)} s`
+  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`
+}
+
+/** To three figures. */
+export const shownRate = (rate: number): string => (rate < 100 ? rate.toPrecision(3) : String(Math.round(rate)))
+
 /** How fast something goes. What is done at the first look was done by an earlier run. */
 class Pace {
   #first: { readonly time: number; readonly done: number } | null = null
@@ -83,13 +92,6 @@ class Pace {
     const rate = (1000 * (done - this.#first.done)) / (time - this.#first.time)
     if (!(rate > 0 && Number.isFinite(rate))) return { rate: '?', left: '?' }
     const seconds = Math.ceil(Math.max(0, this.total - done) / rate)
-    const left =
-      seconds < 90
-        ? `${seconds} s`
-        : seconds < 5400
-          ? `${Math.round(seconds / 60)} min`
-          : `${(seconds / 3600).toFixed(1)} h`
-    const shown = rate * scale
-    return { rate: shown < 100 ? shown.toPrecision(3) : String(Math.round(shown)), left }
+    return { rate: shownRate(rate * scale), left: shownTime(seconds) }
   }
 }

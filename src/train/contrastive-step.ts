@@ -76,10 +76,13 @@ export async function contrastiveStep(
     parts.push(run(() => torch.noGrad(() => torch.scope(() => feature(start)))))
     await pause()
   }
-  const features = scope.run(() => torch.cat(parts, 0).requiresGrad_())
+  const trains = model.image.parameters().some(({ requiresGrad }) => requiresGrad)
+  const features = scope.run(() => torch.cat(parts, 0).requiresGrad_(trains))
   const result = run(() => lossOf(model, features, batch))
   await pause()
   run(() => (options.scaleLoss?.(result.loss) ?? result.loss).backward())
+  // a frozen encoder has no gradient to go through it for
+  if (!trains) return torch.keep({ loss: result.loss.detach(), scores: result.scores.detach() })
   const after = scope.run(() => random.state())
   for (const [index, start] of starts.entries()) {
     await pause()

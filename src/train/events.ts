@@ -1,3 +1,5 @@
+import type { RunFigures } from './figures.js'
+
 /** What a run tells while it goes on. */
 export type TrainEvent =
   | StartEvent
@@ -5,6 +7,7 @@ export type TrainEvent =
   | { readonly type: 'validation'; readonly step: number; readonly metrics: Readonly<Record<string, number>> }
   | { readonly type: 'checkpoint'; readonly step: number; readonly folder: string }
   | SkippedEvent
+  | ImageEvent
   | { readonly type: 'warning'; readonly message: string }
 
 export interface StartEvent {
@@ -17,6 +20,22 @@ export interface StartEvent {
   readonly captions: number
   readonly parameters: number
   readonly trainable: number
+  readonly figures: RunFigures
+  /** What a repetition to the bit needs to have alike, beside the configuration. */
+  readonly device: string
+  readonly threads: number
+  /** Version of libtorch. */
+  readonly torch: string
+}
+
+/** Something to look at: the first images as the model gets them. */
+export interface ImageEvent {
+  readonly type: 'image'
+  readonly step: number
+  readonly name: string
+  readonly width: number
+  readonly height: number
+  readonly png: Uint8Array
 }
 
 /** Means over the steps since the last one, but `step`, `lr`, `logScale`, `accuracy`, which are the last step's. */

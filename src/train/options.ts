@@ -99,6 +99,8 @@ const optimizer = z.strictObject({
   lrMin: z.number().min(0).default(1e-8),
   /** Default: a tenth of the steps, 4,000 at most. */
   warmupSteps: z.number().int().min(0).optional(),
+  /** The part of the steps, in place of warmupSteps. */
+  warmupFraction: z.number().min(0).max(1).optional(),
   /** Of matrices; vectors and scalars do not decay. */
   weightDecay: z.number().min(0).default(0.1),
   betas: z.tuple([z.number().min(0).lt(1), z.number().min(0).lt(1)]).default([0.9, 0.999]),
@@ -135,9 +137,8 @@ const running = {
   prepared: z.string().optional(),
 }
 
-export const pretrainSchema = z.strictObject({
+const pretrainOptions = z.strictObject({
   stage: z.literal('pretrain'),
-  recipe: z.string().optional(),
   data,
   /** Which split says how it goes: 'valid' of the same data. null: none. */
   validation: z
@@ -165,6 +166,24 @@ export const pretrainSchema = z.strictObject({
   unfreeze: patterns,
   ...running,
 })
+
+export const pretrainSchema = pretrainOptions.superRefine(
+  ({ steps, optimizer: { warmupSteps, warmupFraction } }, context) => {
+    const refuse = (message: string) => {
+      context.addIssue({ code: 'custom', path: ['optimizer', 'warmupSteps'], message })
+    }
+    if (warmupSteps === undefined) return
+    if (warmupFraction !== undefined) refuse('expected one of warmupSteps and warmupFraction, but received both')
+    if (warmupSteps > steps) refuse(`expected the ${steps} steps of the run at most, but received ${warmupSteps}`)
+  },
+)
+
+/** Steps in which the rate rises. */
+export function warmupOf({ steps, optimizer }: Pick<FullPretrainOptions, 'steps' | 'optimizer'>): number {
+  const { warmupSteps, warmupFraction } = optimizer
+  if (warmupFraction !== undefined) return Math.floor(warmupFraction * steps)
+  return warmupSteps ?? Math.min(4000, Math.floor(steps / 10))
+}
 
 export type PretrainOptions = z.input<typeof pretrainSchema>
 export type FullPretrainOptions = z.output<typeof pretrainSchema>

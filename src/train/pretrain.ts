@@ -24,8 +24,10 @@ import {
 } from './checkpoint.js'
 import { contrastiveStep } from './contrastive-step.js'
 import type { TrainEvent } from './events.js'
+import { runFigures } from './figures.js'
 import { checkFirstGradients } from './first-step.js'
-import type { FullPretrainOptions } from './options.js'
+import { inputPicture } from './log/pictures.js'
+import { type FullPretrainOptions, warmupOf } from './options.js'
 import { parameterGroups, type RateGroup } from './parameter-groups.js'
 import { RandomStream } from './random-stream.js'
 import { StepLog } from './step-log.js'
@@ -79,6 +81,7 @@ class Pretraining {
   #best: Progress['best'] = null
   #metrics: Record<string, number> = {}
   #saved = -1
+  #hasShown = false
   /** Where the data stood after the last whole step. */
   #loaderState: LoaderState
 
@@ -94,10 +97,10 @@ class Pretraining {
     private step: number,
   ) {
     const { steps, optimizer } = options
-    const { lr, lrMin, warmupSteps = Math.min(4000, Math.floor(steps / 10)) } = optimizer
+    const { lr, lrMin } = optimizer
     this.#loaderState = loader.state()
     this.#log = new StepLog(steps, options.maxSkipped)
-    this.#warmup = torch.optim.cosineWithWarmup({ lr, lrMin, warmupSteps, totalSteps: steps })
+    this.#warmup = torch.optim.cosineWithWarmup({ lr, lrMin, warmupSteps: warmupOf(options), totalSteps: steps })
   }
 
   static async open(options: FullPretrainOptions, context: RunContext): Promise<Pretraining> {
@@ -145,6 +148,14 @@ class Pretraining {
       captions: new Set(dataset.samples.map(({ caption }) => caption)).size,
       parameters: total,
       trainable,
+      figures: await runFigures(
+        towers,
+        options,
+        dataset.samples.map(({ caption }) => caption),
+      ),
+      device,
+      threads: torch.getNumThreads(),
+      torch: torch.info().torchVersion,
     })
     return run
   }
@@ -171,6 +182,8 @@ class Pretraining {
         for await (const batch of this.loader) {
           using _ = batch
           this.#log.wait(performance.now() - asked)
+          if (!this.#hasShown) this.context.emit(await inputPicture(batch, this.step))
+          this.#hasShown = true
           await this.one(batch, tokens)
           const isLast = this.step === steps
           if (this.step % logEvery === 0 || isLast) this.readLog()

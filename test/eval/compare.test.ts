@@ -1,8 +1,9 @@
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { compareRuns } from '../../src/eval/compare.js'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import * as command from '../../src/cli/compare.js'
+import { type Comparison, compareRuns } from '../../src/eval/compare.js'
 import { type Predictions, reorderClasses, selectRows } from '../../src/eval/predictions.js'
 import { writePredictions } from '../../src/eval/predictions-file.js'
 import { comparisonInWords, writeComparison } from '../../src/eval/report/comparison.js'
@@ -127,5 +128,22 @@ describe('cleft compare', () => {
     const page = readFileSync(written.html, 'utf8')
     expect(page).toContain('<h3>B minus A: strong</h3>')
     expect(JSON.parse(readFileSync(written.json, 'utf8'))).toEqual(comparison)
+  })
+
+  it('prints one JSON object, and writes a report beside it', async () => {
+    const printed: string[] = []
+    const write = vi.spyOn(process.stdout, 'write').mockImplementation((text) => printed.push(String(text)) > 0)
+    const note = vi.spyOn(process.stderr, 'write').mockImplementation(() => true)
+    const report = join(folder, 'by command')
+    const flags = { runs: [weak, strong], shared: false, resamples, seed: 3, report, json: true, _: [], $0: '' }
+    try {
+      await command.handler(flags)
+    } finally {
+      write.mockRestore()
+      note.mockRestore()
+    }
+    const comparison = JSON.parse(printed.join('')) as Comparison
+    expect(comparison.intervals).toEqual({ confidence: 0.95, resamples, seed: 3 })
+    expect(JSON.parse(readFileSync(join(report, 'compare.json'), 'utf8'))).toEqual(comparison)
   })
 })

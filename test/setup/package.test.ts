@@ -41,6 +41,7 @@ test('as users get it: pack, install into an empty project, set up, a script of 
     LIBTORCH: join(folder, 'nowhere'),
   })
   expect(existsSync(join(cache, 'addon'))).toBe(false)
+  expect(existsSync(join(folder, 'node_modules/cleft/src/models/presets/cleft-report-lm/model.safetensors'))).toBe(true)
   for (const name of ['src/torch', 'test', 'build', 'tsconfig.json'])
     expect(existsSync(join(folder, 'node_modules/cleft', name))).toBe(false)
 

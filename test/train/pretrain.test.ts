@@ -104,6 +104,7 @@ describe('pre-training', () => {
     ['IA3', { peft: { type: 'ia3' } }],
     ['prefix', { peft: { type: 'prefix', tokens: 3 } }],
     ['a language model that is trained as a whole', { peft: null }],
+    ['a frozen image encoder', { image: { frozen: true } }],
     ['projections with BatchNorm', { image: { projection: { kind: 'mlp', hiddenWidth: 16 } }, microBatch: 8 }],
   ] as const)('with %s learns and resumes exactly', async (name, change) => {
     const base = tinyRun(data, `option-${name}`)

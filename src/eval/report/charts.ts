@@ -37,6 +37,8 @@ export async function renderChart(chart: TopLevelSpec): Promise<string> {
   const { spec } = compile({ ...chart, config, padding: 8 } as TopLevelSpec)
   const view = new vega.View(vega.parse(spec), { renderer: 'none', logLevel: vega.Error })
   try {
+    // names of clips and gradients count up through the process: the same figure would have others the second time
+    vega.resetSVGDefIds()
     return await view.toSVG()
   } finally {
     view.finalize()
@@ -169,7 +171,7 @@ export function confusionChart(confusion: readonly (readonly number[])[], classe
   })
   const axis = {
     labelExpr: labelsByNumber(classes),
-    labelLimit: 170,
+    labelLimit: 0,
     title: null,
     domain: false,
     ticks: false,
@@ -304,7 +306,7 @@ export function intervalChart(
     axis: {
       title: null,
       labelExpr: labelsByNumber(rows.map(({ group, name }) => `${group}: ${name}`)),
-      labelLimit: 240,
+      labelLimit: 0,
       grid: false,
     },
   }

@@ -1,4 +1,3 @@
-import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { writeRecord } from '../../setup/files.js'
 import { type Comparison, letterOf } from '../compare.js'
@@ -8,7 +7,7 @@ import { type IntervalRow, intervalChart, renderChart } from './charts.js'
 import { type Html, html } from './html.js'
 import { dataUri, svgToPng } from './images.js'
 import { figure, renderPage, table } from './page.js'
-import { writeWhole } from './whole.js'
+import { makeFolder, writeWhole } from './whole.js'
 
 /*
  * compare.html: runs side by side.
@@ -21,7 +20,7 @@ export function comparedMetrics({ runs }: Comparison): OverallMetric[] {
 
 /** Writes compare.html (one file, which asks for nothing from anywhere), compare.json and the figure as PNG. */
 export async function writeComparison(dir: string, comparison: Comparison): Promise<{ html: string; json: string }> {
-  mkdirSync(join(dir, 'figures'), { recursive: true })
+  makeFolder(join(dir, 'figures'))
   const svg = await differencesSvg(comparison)
   const notes =
     comparison.leftOut > 0

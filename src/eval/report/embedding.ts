@@ -44,8 +44,13 @@ export async function projectEmbedding(
   })
   const random = new Random(seed, 'embedding', 'umap')
   const umap = new UMAP({ nNeighbors: Math.min(15, points.length - 1), minDist: 0.1, random: () => random.uniform() })
-  // epoch by epoch, so that the event loop turns
-  const placed = await umap.fitAsync(points)
+  const epochs = umap.initializeFit(points)
+  for (let epoch = 0; epoch < epochs; epoch += 1) {
+    umap.step()
+    // fitAsync would wait for a timer after each of some hundred epochs
+    if (epoch % 10 === 0) await new Promise((resolve) => setImmediate(resolve))
+  }
+  const placed = umap.getEmbedding()
   // in the order of the rows, which no group has to itself: sorted, the last would cover the others
   return placed.map(([x, y], k) => ({ x: x!, y: y!, group: groups[rows[k]!]! }))
 }

@@ -16,16 +16,15 @@ const entities: Readonly<Record<string, string>> = {
   "'": '&#39;',
 }
 
-/** Text for elements and quoted attributes, of HTML and of SVG. What XML forbids and what reorders text is shown as a box. */
+/** What XML forbids (control characters, halves of characters) and what reorders text is shown as a box. */
+export function printable(text: string): string {
+  const unsafe = /[^\P{Cc}\t\n\r]|\p{Surrogate}|\p{Noncharacter_Code_Point}|[\u202a-\u202e\u2066-\u2069]/gu
+  return text.replace(unsafe, '\u25a1')
+}
+
+/** Text for elements and quoted attributes, of HTML and of SVG. */
 export function escapeText(text: string): string {
-  return (
-    text
-      // halves of characters
-      .replace(/\p{Surrogate}/gu, '\ufffd')
-      // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is taken out
-      .replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069\ufffe\uffff]/g, '\u25a1')
-      .replace(/[&<>"']/g, (character) => entities[character]!)
-  )
+  return printable(text).replace(/[&<>"']/g, (character) => entities[character]!)
 }
 
 /** html`<td>${name}</td>`: escapes what is put in; null, undefined and false are nothing; lists are joined. */
@@ -39,8 +38,8 @@ function markupOf(value: Value): string {
   return Array.isArray(value) ? value.map(markupOf).join('') : escapeText(String(value))
 }
 
-/** A name for places with little room: on one line, cut to a length. */
+/** A name for places with little room: printable, on one line, cut to a length. */
 export function shorten(name: string, length = 40): string {
-  const line = name.replace(/\s+/g, ' ').trim()
-  return line.length > length ? `${line.slice(0, length - 1)}\u2026` : line
+  const characters = Array.from(printable(name).replace(/\s+/g, ' ').trim())
+  return characters.length > length ? `${characters.slice(0, length - 1).join('')}\u2026` : characters.join('')
 }

@@ -117,7 +117,7 @@ export function dataUri(bytes: Buffer | string, type: 'image/jpeg' | 'image/png'
 
 /** Twice the pixels that a screen has, for print. */
 export async function svgToPng(svg: string): Promise<Buffer> {
-  return sharp(Buffer.from(svg), { density: 144 }).png({ compressionLevel: 9, palette: false }).toBuffer()
+  return sharp(Buffer.from(svg), { density: 144 }).png().toBuffer()
 }
 
 export interface Tile {
@@ -129,27 +129,38 @@ export interface Tile {
 const TILE = 210
 const LINE = 15
 
+/** Lines as wide as a tile; what comes after the fifth is cut off. */
+function wrapped(text: string): string[] {
+  const lines = ['']
+  for (const word of shorten(text, 400).split(' ')) {
+    if (lines.at(-1) !== '' && lines.at(-1)!.length + word.length >= 33) lines.push('')
+    lines.push(`${lines.pop()} ${shorten(word, 33)}`.trim())
+  }
+  return lines.length > 5 ? [...lines.slice(0, 4), `${lines[4]!.slice(0, 30)}\u2026`] : lines
+}
+
 /** Rows of images with words below, as a PNG. */
 export async function tileSheet(rows: readonly (readonly Tile[])[]): Promise<Buffer> {
   const columns = Math.max(1, ...rows.map((row) => row.length))
   let top = 10
   const parts: string[] = []
   for (const row of rows) {
+    const texts = row.map(({ lines }) => lines.flatMap((line) => wrapped(line)))
     const imageHeight = row.some(({ image }) => image !== null) ? TILE - 10 : 0
-    for (const [column, { image, lines }] of row.entries()) {
+    for (const [column, { image }] of row.entries()) {
       const left = 10 + column * TILE
       if (image) {
         parts.push(
           `<image x="${left}" y="${top}" width="${TILE - 10}" height="${imageHeight}" href="${dataUri(image, 'image/jpeg')}"/>`,
         )
       }
-      for (const [k, line] of lines.entries()) {
+      for (const [k, line] of texts[column]!.entries()) {
         parts.push(
-          `<text x="${left}" y="${top + imageHeight + (k + 1) * LINE}" font-size="11">${escapeText(shorten(line, 34))}</text>`,
+          `<text x="${left}" y="${top + imageHeight + (k + 1) * LINE}" font-size="11">${escapeText(line)}</text>`,
         )
       }
     }
-    top += imageHeight + LINE * Math.max(0, ...row.map(({ lines }) => lines.length)) + 16
+    top += imageHeight + LINE * Math.max(0, ...texts.map((lines) => lines.length)) + 16
   }
   const [width, height] = [columns * TILE + 10, top]
   return svgToPng(

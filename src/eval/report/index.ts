@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, rmSync } from 'node:fs'
+import { readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { writeRecord } from '../../setup/files.js'
 import { checkPredictions, type Predictions } from '../predictions.js'
@@ -27,7 +27,7 @@ import {
   retrievalTable,
   subgroupTables,
 } from './tables.js'
-import { writeWhole } from './whole.js'
+import { makeFolder, writeWhole } from './whole.js'
 
 export type { Embedding } from './embedding.js'
 export type { ImageToTextExample, MapExample, RetrievalExample, TextToImageExample } from './examples.js'
@@ -100,7 +100,7 @@ function checkFit(summary: Summary, predictions: Predictions): void {
 
 /** Old figures must not stay beside a new report: they may show images that this one leaves out. */
 function prepareFolder(folder: string): void {
-  mkdirSync(folder, { recursive: true })
+  makeFolder(folder)
   for (const name of readdirSync(folder)) {
     if (/^(roc|precision-recall|confusion|calibration|subgroups|embedding|retrieval-\d+|maps-\d+)\.png$/.test(name)) {
       rmSync(join(folder, name))

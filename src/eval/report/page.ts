@@ -9,7 +9,7 @@ const style = `
 :root { --ink: #1c1e21; --soft: #55595f; --line: #d5d8dc; --tint: #f4f6f8; --accent: #0b5394; }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
-body { margin: 0; color: var(--ink); background: #fff; font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, Helvetica, Arial, sans-serif; }
+body { margin: 0; color: var(--ink); background: #fff; font: .94rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, Helvetica, Arial, sans-serif; }
 main, header, footer, nav { max-width: 70rem; margin: 0 auto; padding: 0 1.5rem; }
 header { padding-top: 2rem; }
 h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .3rem; overflow-wrap: anywhere; }
@@ -56,7 +56,7 @@ footer { color: var(--soft); font-size: .88rem; padding-top: 2rem; padding-botto
 @media (max-width: 40rem) { .pair { flex-direction: column; } }
 @media print {
   @page { margin: 14mm; }
-  body { font-size: 10pt; }
+  html { font-size: 10.5pt; }
   main, header, footer { max-width: none; padding-left: 0; padding-right: 0; }
   nav { display: none; }
   a { color: inherit; text-decoration: none; }

@@ -14,7 +14,7 @@ import {
   ruleInWords,
   valueInWords,
 } from '../words.js'
-import { type Html, html } from './html.js'
+import { type Html, html, shorten } from './html.js'
 import { table } from './page.js'
 
 /*
@@ -102,7 +102,7 @@ export function classTables(summary: Summary): Html {
       ...columns(ranked),
     ],
     perClass.map((each) => [
-      each.name,
+      shorten(each.name, 120),
       counted(each.positives),
       counted(each.negatives),
       ...(hasExcluded ? [counted(each.excluded)] : []),
@@ -120,7 +120,7 @@ ${table(
   `${againstWhat(summary)}. PPV and NPV hold for this test set's fraction of positive images only`,
   [{ name: what }, ...(hasThreshold ? [{ name: 'Threshold', number: true }] : []), ...columns(decided)],
   perClass.map((each) => [
-    each.name,
+    shorten(each.name, 120),
     ...(hasThreshold ? [threshold(each)] : []),
     ...decided.map((metric) => cell(each.metrics[metric])),
   ]),
@@ -186,7 +186,7 @@ export function promptTable({ provenance }: Summary): Html {
       : 'What stands for each class',
     [{ name: 'Class' }, { name: 'Prompt' }],
     provenance.prompts.map(({ name, prompts }) => [
-      name,
+      shorten(name, 120),
       html`${prompts.map((prompt) => html`<div>\u201c${prompt}\u201d</div>`)}`,
     ]),
   )}`

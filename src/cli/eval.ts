@@ -1,0 +1,82 @@
+import type { ArgumentsCamelCase, Argv } from 'yargs'
+import type { Ensemble } from '../eval/loaded-model.js'
+import { type Progress, terminalReporter } from '../setup/report.js'
+import { type DatasetOptions, datasetOptions, datasetSpecOf } from './dataset-spec.js'
+
+export const command = 'eval <checkpoint> <folder>'
+export const describe = 'Evaluate a checkpoint on a data set by its class prompts, with intervals and a report'
+
+const ensembles = ['mean-embedding', 'mean-logit', 'max-logit'] as const satisfies readonly Ensemble[]
+
+interface Options extends DatasetOptions {
+  checkpoint: string
+  ensemble: Ensemble
+  report: string | undefined
+  images: boolean
+  'plain-paths': boolean
+  name: string | undefined
+  prepared: string | undefined
+  resamples: number
+  seed: number
+  json: boolean
+}
+
+export function builder(yargs: Argv): Argv<Options> {
+  return datasetOptions(yargs)
+    .positional('checkpoint', { type: 'string', demandOption: true, describe: 'of a run, or a model folder' })
+    .option('ensemble', {
+      choices: ensembles,
+      default: 'mean-embedding',
+      describe: 'how several prompts of a class count',
+    })
+    .option('report', {
+      type: 'string',
+      describe: 'a folder for report.html, metrics.json, predictions.csv and figures',
+    })
+    .option('images', { type: 'boolean', default: true, describe: '--no-images leaves X-rays out of the report' })
+    .option('plain-paths', { type: 'boolean', default: false, describe: 'paths of images as they are, not hashed' })
+    .option('name', { type: 'string', describe: 'in headings; default: the checkpoint' })
+    .option('prepared', { type: 'string', describe: 'a folder that `cleft prepare` made' })
+    .option('resamples', { type: 'number', default: 2000, describe: 'of patients, for the intervals' })
+    .option('seed', { type: 'number', default: 0, describe: 'of the resamples' })
+    .option('json', { type: 'boolean', default: false, describe: 'metrics.json on standard output' })
+    .example('$0 eval runs/a/checkpoints/step-00040000 CheXpert-v1.0-small --kind chexpert-5x200 --report report', '')
+    .epilogue(
+      'What is evaluated is the test part of the data; --spec \'{"split": "valid"}\' says another.',
+    ) as unknown as Argv<Options>
+}
+
+export async function handler(options: ArgumentsCamelCase<Options>): Promise<void> {
+  const { checkpoint, ensemble, report, images, plainPaths, name, prepared, resamples, seed, json } = options
+  const { evaluate } = await import('../eval/evaluate.js')
+  const reporter = terminalReporter()
+  let progress: Progress | null = null
+  const { summary, report: written } = await evaluate({
+    from: checkpoint,
+    task: 'zero-shot',
+    data: datasetSpecOf(options, null),
+    ensemble,
+    images,
+    plainPaths,
+    resamples,
+    seed,
+    ...(report !== undefined && { report }),
+    ...(name !== undefined && { name }),
+    ...(prepared !== undefined && { prepared }),
+    onProgress(images, total) {
+      progress ??= reporter.progress('evaluate', total, 'images')
+      progress.update(images)
+      if (images === total) progress.finish()
+    },
+  })
+  if (json) process.stdout.write(`${JSON.stringify(summary, null, 2)}\n`)
+  else {
+    const number = (value: number | null) => (value === null ? 'none' : value.toFixed(4))
+    const lines = Object.entries(summary.metrics).map(
+      ([metric, { value, low, high }]) => `${metric.padEnd(20)} ${number(value)}  [${number(low)}, ${number(high)}]`,
+    )
+    process.stdout.write(`${summary.images} images of ${summary.patients} patients\n${lines.join('\n')}\n`)
+  }
+  for (const warning of summary.warnings) process.stderr.write(`${warning}\n`)
+  if (written !== null) process.stderr.write(`written: ${written.html}\n`)
+}

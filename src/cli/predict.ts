@@ -1,0 +1,45 @@
+import type { ArgumentsCamelCase, Argv } from 'yargs'
+import { messageOf } from '../setup/errors.js'
+
+export const command = 'predict <checkpoint> <files..>'
+export const describe = 'Say which prompt fits an image best: an X-ray in any format'
+
+interface Options {
+  checkpoint: string
+  files: string[]
+  prompts: string[]
+  json: boolean
+}
+
+export function builder(yargs: Argv): Argv<Options> {
+  return yargs
+    .positional('checkpoint', { type: 'string', demandOption: true, describe: 'of a run, or a model folder' })
+    .positional('files', { type: 'string', array: true, demandOption: true, describe: 'images' })
+    .option('prompts', {
+      type: 'string',
+      array: true,
+      demandOption: true,
+      describe: 'two or more texts, each a class: --prompts edema --prompts "no finding"',
+      nargs: 1,
+    })
+    .option('json', { type: 'boolean', default: false, describe: 'one JSON object a line' }) as unknown as Argv<Options>
+}
+
+/** Exit status: 1 where a file cannot be read; the others are answered. */
+export async function handler({ checkpoint, files, prompts, json }: ArgumentsCamelCase<Options>): Promise<void> {
+  const { load } = await import('../eval/loaded-model.js')
+  using model = await load(checkpoint)
+  for (const file of files) {
+    try {
+      const { label, probabilities, warnings } = await model.predict(file, prompts)
+      const scores = Object.entries(probabilities).map(([name, value]) => `${name} ${(100 * value).toFixed(1)} %`)
+      process.stdout.write(
+        json ? `${JSON.stringify({ file, label, probabilities, warnings })}\n` : `${file}: ${scores.join(', ')}\n`,
+      )
+      if (!json) for (const warning of warnings) process.stderr.write(`${file}: ${warning}\n`)
+    } catch (error) {
+      process.stderr.write(`cleft: ${messageOf(error)}\n`)
+      process.exitCode = 1
+    }
+  }
+}

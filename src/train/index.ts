@@ -1,0 +1,13 @@
+/*
+ * Training.
+ */
+export { type RunSources, readRunOptions } from './config-file.js'
+export type { ImageEvent, SkippedEvent, StartEvent, StepEvent, TrainEvent } from './events.js'
+export { describeFigures, type MemoryPlan, type RunFigures } from './figures.js'
+export { Job } from './job.js'
+export { ConsoleLog, type ConsoleOptions } from './log/console.js'
+export { type EventLog, eventLine } from './log/event-log.js'
+export type { PeftOptions, PretrainOptions } from './options.js'
+export type { TrainResult } from './pretrain.js'
+export { listRecipes, type Recipe, readRecipe } from './recipes.js'
+export { type RecipeOptions, type TrainContext, type TrainOptions, train } from './train.js'

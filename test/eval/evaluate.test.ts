@@ -1,0 +1,142 @@
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { DecoderPool, openDataset } from '../../src/data/index.js'
+import { writePhantoms } from '../../src/data/phantoms/index.js'
+import { evaluate } from '../../src/eval/evaluate.js'
+import { type LoadedModel, load } from '../../src/eval/loaded-model.js'
+import { zeroShot } from '../../src/eval/zero-shot.js'
+import * as torch from '../../src/torch/index.js'
+import { train } from '../../src/train/train.js'
+import { type Tiny, tiny, tinyRun } from '../train/tiny.js'
+
+let data: Tiny
+let checkpoint: string
+let model: LoadedModel
+beforeAll(async () => {
+  data = await tiny()
+  checkpoint = (await train({ ...tinyRun(data, 'run'), steps: 2 })).checkpoint
+  model = await load(checkpoint)
+})
+afterAll(() => {
+  model?.dispose()
+  rmSync(data.folder, { recursive: true, force: true })
+})
+
+const firstImage = () => {
+  const patients = join(data.data.root, 'train')
+  const patient = join(patients, readdirSync(patients).sort()[0]!)
+  const study = join(patient, readdirSync(patient)[0]!)
+  return join(study, readdirSync(study)[0]!)
+}
+
+describe('a loaded model', () => {
+  it('says which prompt fits an image, from a file, its bytes, and several at once', async () => {
+    const file = firstImage()
+    const prompts = ['edema', 'no finding', 'pneumothorax']
+    const one = await model.predict(file, prompts)
+    expect(prompts).toContain(one.label)
+    expect(Object.keys(one.probabilities)).toEqual(prompts)
+    expect(Object.values(one.probabilities).reduce((a, b) => a + b, 0)).toBeCloseTo(1, 6)
+    const [other, again] = await model.predict([readFileSync(file), file], prompts)
+    expect(again).toEqual(other)
+    for (const name of prompts) expect(other!.logits[name]).toBeCloseTo(one.logits[name]!, 4)
+  })
+
+  it('gives embeddings of length 1, and ensembles that agree for one prompt', async () => {
+    using image = await model.encodeImage([firstImage(), firstImage()])
+    using text = await model.encodeText(['edema', 'pleural effusion'])
+    expect(image.shape).toEqual([2, 16])
+    for (const each of [image, text])
+      for (const norm of each.norm({ dim: 1 } as never).toArray() as number[]) expect(norm).toBeCloseTo(1, 5)
+    const classes = [
+      { name: 'a', prompts: ['edema'] },
+      { name: 'b', prompts: ['no finding'] },
+    ]
+    const kinds = ['mean-embedding', 'mean-logit', 'max-logit'] as const
+    const [first, ...rest] = await Promise.all(
+      kinds.map((ensemble) => model.predict(firstImage(), classes, { ensemble })),
+    )
+    for (const each of rest) expect(each.logits.a).toBeCloseTo(first!.logits.a!, 4)
+  })
+
+  it('refuses in words what it cannot answer', async () => {
+    await expect(model.predict(firstImage(), ['edema'])).rejects.toThrow(/two or more different prompts/)
+    await expect(model.predict(firstImage(), ['edema', 'edema'])).rejects.toThrow(/two or more different prompts/)
+    await expect(model.predict(join(data.folder, 'none.png'), ['a', 'b'])).rejects.toThrow(/none.png/)
+    await expect(model.encodeText([])).rejects.toThrow(/one text at least/)
+    await expect(model.encodeImage([])).rejects.toThrow(/one image at least/)
+    await expect(load(data.folder)).rejects.toThrow(/config.json/)
+  })
+
+  it('leaves no tensor behind', async () => {
+    await model.predict(firstImage(), ['edema', 'no finding'])
+    const before = torch.memory.counters().live
+    await model.predict(firstImage(), ['edema', 'no finding'])
+    expect(torch.memory.counters().live).toBe(before)
+  })
+})
+
+describe('zero-shot', () => {
+  const spec = () => ({ ...data.data, split: 'all' as const })
+
+  it('scores every image that is of one class as predict does, whatever the batch', async () => {
+    const dataset = await openDataset(spec())
+    const decoder = new DecoderPool({ workers: 1 })
+    const { predictions, embeddings } = await zeroShot(model, dataset, { decoder, batchSize: 3 })
+    const other = await zeroShot(model, dataset, { decoder, batchSize: 64 })
+    await decoder.close()
+    const labelled = dataset.samples.filter(({ label }) => label !== null)
+    expect(predictions.paths).toEqual(labelled.map(({ path }) => path))
+    expect(embeddings.shape).toEqual([labelled.length, 16])
+    for (const [k, score] of other.predictions.scores.entries()) expect(score).toBeCloseTo(predictions.scores[k]!, 3)
+    const { logits } = await model.predict(join(dataset.root, labelled[0]!.path), dataset.classes)
+    for (const [k, { name }] of dataset.classes.entries()) expect(predictions.scores[k]).toBeCloseTo(logits[name]!, 3)
+    torch.dispose([embeddings, other.embeddings])
+  })
+
+  it('puts an image’s own prefix before each prompt (EMBED)', async () => {
+    const root = join(data.folder, 'embed')
+    await writePhantoms({ kind: 'embed', out: root, patients: 4, seed: 2, workers: 1 })
+    const dataset = await openDataset({ kind: 'embed', root, split: 'all', labels: 'density' })
+    expect(dataset.samples.every(({ promptPrefix }) => promptPrefix !== null)).toBe(true)
+    const decoder = new DecoderPool({ workers: 1 })
+    const { predictions, embeddings } = await zeroShot(model, dataset, { decoder, batchSize: 4 })
+    await decoder.close()
+    const { path, promptPrefix } = dataset.samples.find(({ label }) => label !== null)!
+    const own = dataset.classes.map(({ name, prompts }) => ({
+      name,
+      prompts: prompts.map((each) => `${promptPrefix} ${each}`),
+    }))
+    const { logits } = await model.predict(join(root, path), own)
+    const row = predictions.paths.indexOf(path)
+    for (const [k, { name }] of dataset.classes.entries()) {
+      expect(predictions.scores[row * dataset.classes.length + k]).toBeCloseTo(logits[name]!, 3)
+    }
+    embeddings.dispose()
+  })
+
+  it('goes from a checkpoint to a report on disk', async () => {
+    const report = join(data.folder, 'report')
+    const {
+      summary,
+      predictions,
+      report: written,
+    } = await evaluate({
+      from: checkpoint,
+      task: 'zero-shot',
+      data: spec(),
+      report,
+      resamples: 50,
+      workers: 1,
+    })
+    expect(summary.images).toBe(predictions.paths.length)
+    expect(summary.metrics.accuracy!.value).toBeGreaterThanOrEqual(0)
+    expect(summary.provenance.checkpoint!.sha256).toMatch(/^[0-9a-f]{64}$/)
+    expect(summary.provenance.prompts.length).toBe(5)
+    expect(existsSync(written!.html)).toBe(true)
+    const again = await evaluate({ from: checkpoint, task: 'zero-shot', data: spec(), resamples: 50, workers: 1 })
+    expect(again.summary).toEqual(summary)
+    await expect(evaluate({ from: checkpoint, task: 'guess' as never, data: spec() })).rejects.toThrow(/'zero-shot'/)
+  })
+})
