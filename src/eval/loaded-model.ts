@@ -1,10 +1,9 @@
-import { createHash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
 import { join } from 'node:path'
 import { type ImageInput, loadModel, readModelFiles, TOKENIZER, TRAINABLE } from '../clip/model-files.js'
 import type { TextTower } from '../clip/text-tower.js'
 import { type Box, type ClassPrompt, inputOf, prepareImage } from '../data/index.js'
 import { type Logger, TextTokenizer } from '../models/index.js'
+import { sha256OfFile } from '../setup/files.js'
 import * as torch from '../torch/index.js'
 
 type Tensor = torch.Tensor
@@ -47,10 +46,8 @@ export class LoadedModel implements Disposable {
   ) {}
 
   /** SHA-256 of what was trained: names the checkpoint in results. */
-  async hash(): Promise<string> {
-    const hash = createHash('sha256')
-    for await (const chunk of createReadStream(join(this.folder, TRAINABLE))) hash.update(chunk as Buffer)
-    return hash.digest('hex')
+  hash(): Promise<string> {
+    return sha256OfFile(join(this.folder, TRAINABLE))
   }
 
   /**
@@ -105,7 +102,12 @@ export class LoadedModel implements Disposable {
     }
     const { embeddings, warnings } = await this.encodeWithWarnings(images)
     try {
-      const logits = await classLogits(this, embeddings, classes, ensemble)
+      const encoded = await encodePrompts(
+        this,
+        classes.map((each) => each.prompts),
+      )
+      const logits = scoresOf(this, embeddings, encoded, ensemble)
+      encoded.text.dispose()
       const made = warnings.map((own, row) => {
         const scores = [...logits.subarray(row * names.length, (row + 1) * names.length)]
         const highest = Math.max(...scores)
@@ -150,62 +152,50 @@ export class LoadedModel implements Disposable {
   }
 }
 
-/**
- * cosine x exp(logScale) of images and classes, row by row.
- *
- * @param embeddings [N, D]
- */
-export async function classLogits(
+/** Embeddings of the distinct prompts of all classes, and for each class the rows that are its own. */
+export interface EncodedPrompts {
+  /** [T, D], the caller's. */
+  readonly text: Tensor
+  readonly rows: readonly (readonly number[])[]
+}
+
+export async function encodePrompts(
   model: LoadedModel,
-  embeddings: Tensor,
-  classes: readonly ClassPrompt[],
-  ensemble: Ensemble,
-): Promise<Float32Array> {
-  const texts = [...new Set(classes.flatMap(({ prompts }) => prompts))]
-  using scope = new torch.Scope()
-  const encoded = await model.encodeText(texts)
-  return scope.run(() =>
-    torch.noGrad(() => {
-      const rowOf = new Map(texts.map((text, row) => [text, row]))
-      const logits = scoresOf(
-        model,
-        embeddings,
-        encoded,
-        classes.map(({ prompts }) => prompts.map((each) => rowOf.get(each)!)),
-        ensemble,
-      )
-      const values = logits.toTypedArray() as Float32Array
-      encoded.dispose()
-      return values
-    }),
-  )
+  prompts: readonly (readonly string[])[],
+): Promise<EncodedPrompts> {
+  const texts = [...new Set(prompts.flat())]
+  const rowOf = new Map(texts.map((text, row) => [text, row]))
+  return { text: await model.encodeText(texts), rows: prompts.map((own) => own.map((each) => rowOf.get(each)!)) }
 }
 
 /**
+ * cosine x exp(logScale) of images and classes.
+ *
  * @param image [N, D]
- * @param text [T, D]
- * @param rows of `text`, for each class its prompts
- * @returns [N, classes]
+ * @returns [N, classes], row by row
  */
 export function scoresOf(
   { model }: LoadedModel,
   image: Tensor,
-  text: Tensor,
-  rows: readonly (readonly number[])[],
+  { text, rows }: EncodedPrompts,
   ensemble: Ensemble,
-): Tensor {
-  const scale = model.logit_scale.float().exp()
-  const pick = (own: readonly number[]) =>
-    text.indexSelect(0, torch.tensor(own, { dtype: 'int64', device: text.device as torch.Device }))
-  if (ensemble === 'mean-embedding') {
-    const means = torch.stack(rows.map((own) => torch.nn.functional.normalize(pick(own).mean(0), { dim: 0 })))
-    return image.matmul(means.t()).mul(scale)
-  }
-  const columns = rows.map((own) => {
-    const scores = image.matmul(pick(own).t())
-    return ensemble === 'mean-logit' ? scores.mean(1) : scores.amax(1)
-  })
-  return torch.stack(columns, 1).mul(scale)
+): Float32Array {
+  return torch.scope(() =>
+    torch.noGrad(() => {
+      const scale = model.logit_scale.float().exp()
+      const pick = (own: readonly number[]) =>
+        text.indexSelect(0, torch.tensor(own, { dtype: 'int64', device: text.device as torch.Device }))
+      if (ensemble === 'mean-embedding') {
+        const means = torch.stack(rows.map((own) => torch.nn.functional.normalize(pick(own).mean(0), { dim: 0 })))
+        return image.matmul(means.t()).mul(scale).toTypedArray() as Float32Array
+      }
+      const columns = rows.map((own) => {
+        const scores = image.matmul(pick(own).t())
+        return ensemble === 'mean-logit' ? scores.mean(1) : scores.amax(1)
+      })
+      return torch.stack(columns, 1).mul(scale).toTypedArray() as Float32Array
+    }),
+  )
 }
 
 /**

@@ -1,6 +1,6 @@
 import { DataLoader, type Dataset, type Decoder, type PreparedImages } from '../data/index.js'
 import * as torch from '../torch/index.js'
-import { type Ensemble, type LoadedModel, scoresOf } from './loaded-model.js'
+import { type EncodedPrompts, type Ensemble, encodePrompts, type LoadedModel, scoresOf } from './loaded-model.js'
 import type { Predictions } from './predictions.js'
 
 type Tensor = torch.Tensor
@@ -80,16 +80,15 @@ export async function zeroShot(
         const texts = classes.map((each) =>
           each.prompts.map((prompt) => (prefix === null ? prompt : `${prefix} ${prompt}`)),
         )
-        const { rows, encoded } = await prompts.encode(texts)
-        torch.scope(() =>
-          torch.noGrad(() => {
-            const own = image.indexSelect(0, torch.tensor(members, { dtype: 'int64', device: model.device }))
-            const values = scoresOf(model, own, encoded, rows, ensemble).toTypedArray() as Float32Array
-            for (const [k, at] of members.entries()) {
-              scores.set(values.subarray(k * classes.length, (k + 1) * classes.length), at * classes.length)
-            }
-          }),
+        const encoded = await prompts.encode(texts)
+        const own = torch.scope(() =>
+          image.indexSelect(0, torch.tensor(members, { dtype: 'int64', device: model.device })),
         )
+        const values = scoresOf(model, own, encoded, ensemble)
+        own.dispose()
+        for (const [k, at] of members.entries()) {
+          scores.set(values.subarray(k * classes.length, (k + 1) * classes.length), at * classes.length)
+        }
       }
       for (const [at, index] of batch.indices.entries()) {
         found.push({ index, scores: scores.subarray(at * classes.length, (at + 1) * classes.length) })
@@ -130,23 +129,18 @@ function plain(dataset: Dataset): Dataset {
 
 /** Embeddings of prompts, each computed once. */
 class Prompts {
-  readonly #known = new Map<string, { rows: number[][]; encoded: Tensor }>()
+  readonly #known = new Map<string, EncodedPrompts>()
 
   constructor(private readonly model: LoadedModel) {}
 
-  async encode(texts: readonly (readonly string[])[]): Promise<{ rows: number[][]; encoded: Tensor }> {
+  async encode(texts: readonly (readonly string[])[]): Promise<EncodedPrompts> {
     const key = JSON.stringify(texts)
-    const known = this.#known.get(key)
-    if (known !== undefined) return known
-    const distinct = [...new Set(texts.flat())]
-    const rowOf = new Map(distinct.map((text, row) => [text, row]))
-    const encoded = torch.keep(await this.model.encodeText(distinct))
-    const made = { rows: texts.map((own) => own.map((text) => rowOf.get(text)!)), encoded }
+    const made = this.#known.get(key) ?? torch.keep(await encodePrompts(this.model, texts))
     this.#known.set(key, made)
     return made
   }
 
   dispose(): void {
-    for (const { encoded } of this.#known.values()) encoded.dispose()
+    for (const { text } of this.#known.values()) text.dispose()
   }
 }

@@ -1,6 +1,7 @@
-import { existsSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { parse as parseExact, stringify as stringifyExact } from 'lossless-json'
+import { writeWhole } from '../setup/files.js'
 import { quote } from '../torch/files/error.js'
 
 /** Where warnings go. */
@@ -63,8 +64,7 @@ export function jsonText(value: unknown): string {
 
 /** Writes JSON to a file beside, then renames it: a crash leaves what was there. */
 export function writeJson(path: string, value: unknown): void {
-  writeFileSync(`${path}.part`, `${jsonText(value)}\n`)
-  renameSync(`${path}.part`, path)
+  writeWhole(path, `${jsonText(value)}\n`)
 }
 
 /** Reads the config.json of a folder. */

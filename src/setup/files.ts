@@ -7,6 +7,7 @@ import {
   mkdirSync,
   readFileSync,
   renameSync,
+  rmSync,
   statSync,
   writeFileSync,
 } from 'node:fs'
@@ -41,12 +42,20 @@ export function readRecord(file: string): Record<string, unknown> | null {
   }
 }
 
-/** Writes a JSON file beside its place and renames it, so that a reader never sees half of it. */
+/** Writes a file beside its place and renames it: nobody sees half of it, and a full disk leaves the old one. */
+export function writeWhole(file: string, content: string | Buffer, beside = `${file}.part`): void {
+  try {
+    writeFileSync(beside, content)
+    renameSync(beside, file)
+  } finally {
+    if (existsSync(beside)) rmSync(beside)
+  }
+}
+
+/** Writes a JSON file, and the folders above it, as {@link writeWhole} does; several processes may do so at once. */
 export function writeRecord(file: string, value: object): void {
   mkdirSync(dirname(file), { recursive: true })
-  const beside = `${file}.${process.pid}`
-  writeFileSync(beside, `${JSON.stringify(value, null, 2)}\n`)
-  renameSync(beside, file)
+  writeWhole(file, `${JSON.stringify(value, null, 2)}\n`, `${file}.${process.pid}`)
 }
 
 /** The SHA-256 of a file, in hexadecimal. */

@@ -36,7 +36,6 @@ interface Tower {
 /** The text of a tower's config.json. */
 async function configOf({ model }: Tower): Promise<string> {
   if (typeof model !== 'string') return jsonText(model)
-  if (existsSync(join(model, 'config.json'))) return configText(model)
   try {
     return configText(model)
   } catch {
@@ -88,11 +87,11 @@ async function textTower(options: FullPretrainOptions, device: torch.Device, log
   return torch.scope(() => addAdapter(model, adapterConfig(peft, steps)))
 }
 
-/** The folder with the frozen language model, and its tokenizer's file. */
+/** The frozen language model as checkpoints name it, and where its tokenizer is: a folder or a file, and the file. */
 async function textFiles({
   text,
   peft,
-}: FullPretrainOptions): Promise<{ weights: SaveModelOptions['textWeights']; tokenizer: string }> {
+}: FullPretrainOptions): Promise<{ weights: SaveModelOptions['textWeights']; place: string; tokenizerFile: string }> {
   const isNamed = typeof text.model === 'string'
   const folder = isNamed ? await pretrainedFolder(text.model as string) : null
   const place = text.tokenizer ?? folder
@@ -101,8 +100,8 @@ async function textFiles({
       'text.tokenizer: expected a folder with tokenizer.json for a model from a config, but received none',
     )
   }
-  const tokenizer = existsSync(place) && statSync(place).isDirectory() ? join(place, 'tokenizer.json') : place
-  if (peft === null) return { weights: null, tokenizer }
+  const tokenizerFile = existsSync(place) && statSync(place).isDirectory() ? join(place, TOKENIZER) : place
+  if (peft === null) return { weights: null, place, tokenizerFile }
   if (folder === null || !isFromWeights(text)) {
     throw new RangeError(
       'peft: expected a language model with published weights below adapters, but it begins from nothing; use peft: null',
@@ -112,7 +111,7 @@ async function textFiles({
   const name = existsSync(text.model as string) ? resolve(text.model as string) : (text.model as string)
   const weights = { name, fingerprint: fingerprint(source) }
   source.close?.()
-  return { weights, tokenizer }
+  return { weights, place, tokenizerFile }
 }
 
 /** Builds what pre-training trains: both towers, adapters, projections; what is frozen is. */
@@ -121,11 +120,8 @@ export async function buildTowers(
   device: torch.Device,
   logger?: Logger,
 ): Promise<Towers> {
-  const { weights, tokenizer: tokenizerFile } = await textFiles(options)
-  const tokenizerPlace =
-    options.text.tokenizer ??
-    (typeof options.text.model === 'string' ? await pretrainedFolder(options.text.model) : tokenizerFile)
-  const tokenizer = TextTokenizer.open(tokenizerPlace)
+  const { weights, place, tokenizerFile } = await textFiles(options)
+  const tokenizer = TextTokenizer.open(place)
   const [imageConfig, textConfig] = [await configOf(options.image), await configOf(options.text)]
   const image = await imageTower(options, device, logger)
   const text = await textTower(options, device, logger)

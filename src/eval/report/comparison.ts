@@ -1,13 +1,13 @@
 import { join } from 'node:path'
-import { writeRecord } from '../../setup/files.js'
+import { writeRecord, writeWhole } from '../../setup/files.js'
 import { type Comparison, letterOf } from '../compare.js'
 import { type OverallMetric, overallMetrics } from '../measures.js'
 import { digits, estimateInWords, intervalInWords, overallWording, percent, pInWords, valueInWords } from '../words.js'
 import { type IntervalRow, intervalChart, renderChart } from './charts.js'
+import { makeFolder } from './folder.js'
 import { type Html, html } from './html.js'
 import { dataUri, svgToPng } from './images.js'
 import { figure, renderPage, table } from './page.js'
-import { makeFolder, writeWhole } from './whole.js'
 
 /*
  * compare.html: runs side by side.

@@ -1,6 +1,6 @@
 import { readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { writeRecord } from '../../setup/files.js'
+import { writeRecord, writeWhole } from '../../setup/files.js'
 import { checkPredictions, type Predictions } from '../predictions.js'
 import { Identifiers, writePredictions } from '../predictions-file.js'
 import type { Summary } from '../summary.js'
@@ -15,6 +15,7 @@ import {
   rocFigure,
   subgroupFigure,
 } from './figures.js'
+import { makeFolder } from './folder.js'
 import { type Html, html } from './html.js'
 import { dataUri, svgToPng } from './images.js'
 import { figure, renderPage, type Section } from './page.js'
@@ -27,7 +28,6 @@ import {
   retrievalTable,
   subgroupTables,
 } from './tables.js'
-import { makeFolder, writeWhole } from './whole.js'
 
 export type { Embedding } from './embedding.js'
 export type { ImageToTextExample, MapExample, RetrievalExample, TextToImageExample } from './examples.js'

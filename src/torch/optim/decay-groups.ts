@@ -3,8 +3,6 @@ import type { Tensor } from '../tensor.js'
 export interface DecayGroupOptions {
   /** Of matrices and larger tensors. */
   weightDecay: number
-  /** Others that decay is kept from, beside vectors and scalars. Default: none. */
-  except?: Iterable<Tensor>
 }
 
 export interface DecayGroup {
@@ -16,13 +14,9 @@ export interface DecayGroup {
  * Two groups for an optimizer: tensors of two dimensions and more decay, biases, norms, factors and temperatures do not.
  * What requires no gradient is left out.
  */
-export function decayGroups(
-  parameters: Iterable<Tensor>,
-  { weightDecay, except = [] }: DecayGroupOptions,
-): DecayGroup[] {
-  const kept = new Set(except)
+export function decayGroups(parameters: Iterable<Tensor>, { weightDecay }: DecayGroupOptions): DecayGroup[] {
   const trained = [...new Set(parameters)].filter(({ requiresGrad }) => requiresGrad)
-  const decays = (each: Tensor) => each.ndim >= 2 && !kept.has(each)
+  const decays = (each: Tensor) => each.ndim >= 2
   const groups = [
     { params: trained.filter(decays), weightDecay },
     { params: trained.filter((each) => !decays(each)), weightDecay: 0 },
