@@ -1,10 +1,9 @@
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { type SaveModelOptions, saveModel } from '../clip/model-files.js'
-import type { TextTower } from '../clip/text-tower.js'
 import { readJsonObject, writeJson } from '../models/index.js'
 import * as torch from '../torch/index.js'
 import type { RandomStream } from './random-stream.js'
+import type { Task } from './task.js'
 
 /*
  * Checkpoints of a run: OUT/checkpoints/step-00000100/. Each is a model folder (config.json, trainable.safetensors,
@@ -21,7 +20,7 @@ type AnyOptimizer = torch.optim.AdamW | torch.optim.SGD
 
 /** Everything of a run that changes. */
 export interface RunState {
-  model: TextTower
+  task: Pick<Task, 'model' | 'saveModel' | 'extra'>
   optimizer: AnyOptimizer
   random: RandomStream
   scaler: torch.optim.GradScaler | null
@@ -48,6 +47,8 @@ interface TrainingFile extends Progress {
   optimizer: { groups: unknown[]; numbers: Record<string, number> }
   scaler: unknown
   emaUpdates: number | null
+  /** Of the stage. */
+  extra: unknown
 }
 
 export const checkpointName = (step: number): string => `step-${String(step).padStart(8, '0')}`
@@ -70,18 +71,20 @@ export function checkpointSteps(out: string): number[] {
  *
  * @throws where it cannot be written (a full disk, a folder that is read-only): what was there stays whole
  */
-export function saveCheckpoint(out: string, state: RunState, progress: Progress, files: SaveModelOptions): string {
+export function saveCheckpoint(out: string, state: RunState, progress: Progress): string {
   const folder = checkpointFolder(out, progress.step)
   const part = `${folder}${PART}`
   try {
     rmSync(part, { recursive: true, force: true })
     mkdirSync(part, { recursive: true })
-    saveModel(part, state.model, files)
+    state.task.saveModel(part)
     torch.scope(() => {
       const { tensors, numbers, groups } = optimizerTensors(state.optimizer)
       for (const [index, each] of state.random.state().entries()) tensors.set(`random.${index}`, each)
       const ema = state.ema?.stateDict()
       for (const [index, each] of (ema?.shadow_params ?? []).entries()) tensors.set(`ema.${index}`, each)
+      const extra = state.task.extra?.state()
+      for (const [name, tensor] of extra?.tensors ?? []) tensors.set(`extra.${name}`, tensor)
       torch.saveSafetensors(tensors, join(part, OPTIMIZER))
       const file: TrainingFile = {
         format: FORMAT,
@@ -90,6 +93,7 @@ export function saveCheckpoint(out: string, state: RunState, progress: Progress,
         optimizer: { groups, numbers },
         scaler: state.scaler?.stateDict() ?? null,
         emaUpdates: ema?.num_updates ?? null,
+        extra: extra?.json ?? null,
       }
       writeJson(join(part, TRAINING), file)
     })
@@ -134,7 +138,7 @@ export function readProgress(folder: string): Progress {
  *
  * @throws where they are of another model or optimizer
  */
-export function restoreState(folder: string, { optimizer, random, scaler, ema }: Omit<RunState, 'model'>): void {
+export function restoreState(folder: string, { task, optimizer, random, scaler, ema }: RunState): void {
   const file = readJsonObject(join(folder, TRAINING)) as unknown as TrainingFile
   using tensors = torch.openSafetensors(join(folder, OPTIMIZER))
   torch.scope(() => {
@@ -156,6 +160,13 @@ export function restoreState(folder: string, { optimizer, random, scaler, ema }:
         .filter((name) => name.startsWith(`${prefix}.`))
         .sort((a, b) => Number(a.slice(prefix.length + 1)) - Number(b.slice(prefix.length + 1)))
         .map((name) => tensors.tensor(name))
+    if (task.extra !== undefined) {
+      const own = tensors.names.filter((name) => name.startsWith('extra.'))
+      task.extra.load({
+        tensors: new Map(own.map((name) => [name.slice('extra.'.length), tensors.tensor(name)])),
+        json: file.extra,
+      })
+    }
     random.restore(list('random').map((each) => each.clone()))
     if (scaler !== null && file.scaler !== null) scaler.loadStateDict(file.scaler as never)
     if (ema !== null) {

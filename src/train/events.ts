@@ -12,15 +12,18 @@ export type TrainEvent =
 
 export interface StartEvent {
   readonly type: 'start'
+  readonly stage: string
   readonly out: string
   /** Steps done before, where the run goes on. */
   readonly step: number
   readonly steps: number
   readonly images: number
-  readonly captions: number
+  /** Distinct ones; null where the stage has none. */
+  readonly captions: number | null
   readonly parameters: number
   readonly trainable: number
-  readonly figures: RunFigures
+  /** Of a step that runs both encoders; else null. */
+  readonly figures: RunFigures | null
   /** What a repetition to the bit needs to have alike, beside the configuration. */
   readonly device: string
   readonly threads: number
@@ -45,11 +48,12 @@ export interface StepEvent {
   readonly steps: number
   readonly epoch: number
   readonly loss: number
-  /** Retrieval at 1 within the batch, both directions, in percent. */
+  /** In percent: retrieval at 1 within the batch, both directions; where there are classes, how many are right. */
   readonly accuracy: number
   readonly lr: number
   readonly gradientNorm: number
-  readonly logScale: number
+  /** ln of the temperature; null where the stage has none. */
+  readonly logScale: number | null
   readonly samplesPerSecond: number
   /** The part of the time in which the step waited for images. */
   readonly waiting: number

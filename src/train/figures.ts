@@ -3,7 +3,7 @@ import { Random } from '../data/index.js'
 import { type ImageEncoder, planText, type TextEncoder } from '../models/index.js'
 import * as torch from '../torch/index.js'
 import { CaptionTokens } from './caption-tokens.js'
-import type { FullPretrainOptions } from './options.js'
+import type { FullPretrainOptions } from './options/index.js'
 import type { Towers } from './towers.js'
 
 /*

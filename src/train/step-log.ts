@@ -1,14 +1,11 @@
-import { retrievalAccuracy, type TargetOptions } from '../clip/loss.js'
 import * as torch from '../torch/index.js'
 import type { SkippedEvent, StepEvent } from './events.js'
+import type { StepOutcome } from './task.js'
 
 /** What a step leaves on the device, to be read later. The tensors are the log's. */
-export interface StepRecord {
+export interface StepRecord extends StepOutcome {
   readonly step: number
   readonly epoch: number
-  readonly loss: torch.Tensor
-  readonly scores: torch.Tensor
-  readonly targets: TargetOptions
   /** [] */
   readonly gradientNorm: torch.Tensor
   /** [], 1 where the step was left out. */
@@ -53,7 +50,7 @@ export class StepLog {
    *
    * @throws Error where too many in a row were left out
    */
-  read(logScale: torch.Tensor): { skipped: SkippedEvent[]; event: StepEvent | null } {
+  read(logScale: torch.Tensor | null): { skipped: SkippedEvent[]; event: StepEvent | null } {
     const records = this.#records
     this.#records = []
     const now = performance.now()
@@ -85,25 +82,26 @@ export class StepLog {
       if (last === undefined) return { skipped, event: null }
       const images = records.reduce((sum, each) => sum + each.images, 0)
       const mean = (name: 'loss' | 'gradientNorm') => good.reduce((sum, each) => sum + each[name], 0) / good.length
-      const { step, epoch, scores, targets, lr } = last.record
+      const { step, epoch, accuracy, lr } = last.record
       const event: StepEvent = {
         type: 'step',
         step,
         steps: this.steps,
         epoch,
         loss: mean('loss'),
-        accuracy: retrievalAccuracy(scores, 1, targets),
+        accuracy: accuracy(),
         lr,
         gradientNorm: mean('gradientNorm'),
-        logScale: logScale.item(),
+        logScale: logScale?.item() ?? null,
         samplesPerSecond: images / seconds,
         waiting: Math.min(1, waited / seconds),
         secondsLeft: ((this.steps - step) * seconds) / records.length,
       }
       return { skipped, event }
     } finally {
-      for (const { loss, scores, gradientNorm, skipped } of records)
-        torch.dispose([loss, scores, gradientNorm, skipped])
+      for (const { loss, held, gradientNorm, skipped } of records) {
+        torch.dispose([loss, ...held, gradientNorm, skipped])
+      }
     }
   }
 }

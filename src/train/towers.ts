@@ -18,7 +18,7 @@ import {
 } from '../models/index.js'
 import { addAdapter } from '../peft/index.js'
 import * as torch from '../torch/index.js'
-import { adapterConfig, type FullPretrainOptions } from './options.js'
+import { adapterConfig, type FullPretrainOptions } from './options/index.js'
 import { applyFreezing } from './parameter-groups.js'
 
 /** A model to be trained, its tokenizer, and what its checkpoints say of it. */

@@ -1,11 +1,22 @@
 import type { Logger } from '../models/index.js'
 import { mergeOptions } from './config-file.js'
 import type { TrainEvent } from './events.js'
+import { inherited } from './inherited.js'
 import { Job } from './job.js'
 import { RunFiles } from './log/run-files.js'
-import { describeIssues, type FullPretrainOptions, type PretrainOptions, pretrainSchema } from './options.js'
-import { pretrain, type TrainResult } from './pretrain.js'
+import {
+  describeIssues,
+  type FineTuneOptions,
+  type FullOptions,
+  optionsSchema,
+  type PretrainOptions,
+  type ProbeOptions,
+  type PromptOptions,
+} from './options/index.js'
+import { pretrainTask } from './pretrain.js'
 import { readRecipe } from './recipes.js'
+import { latestCheckpoint, Run, type RunContext, type TrainResult } from './run.js'
+import type { Task, TaskBatch } from './task.js'
 
 /** The options of a recipe, and what goes over them. */
 export interface RecipeOptions extends Partial<Omit<PretrainOptions, 'data' | 'out'>> {
@@ -16,7 +27,16 @@ export interface RecipeOptions extends Partial<Omit<PretrainOptions, 'data' | 'o
   out: string
 }
 
-export type TrainOptions = PretrainOptions | RecipeOptions
+/** Without `data` and `out` a stage goes by the checkpoint that it begins with: its data, and a folder beside it in the run's. */
+type Inheriting<Options extends { data: unknown; out: string }> = Omit<Options, 'data' | 'out'> &
+  Partial<Pick<Options, 'data' | 'out'>>
+
+export type TrainOptions =
+  | PretrainOptions
+  | RecipeOptions
+  | Inheriting<PromptOptions>
+  | Inheriting<ProbeOptions>
+  | Inheriting<FineTuneOptions>
 
 /** What is not part of a run's configuration. */
 export interface TrainContext {
@@ -34,6 +54,7 @@ export interface TrainContext {
  * const job = train({ stage: 'pretrain', data: { kind: 'chexpert', root }, image: 'dinov2_vitb14_reg', text: 'biomedlm', out: 'runs/a' })
  * for await (const event of job) if (event.type === 'step') console.log(event.step, event.loss)
  * const { checkpoint } = await job
+ * const tuned = await train({ stage: 'prompt', from: checkpoint, contextLength: 30 })
  * @throws RangeError (when awaited or iterated) for options that do not fit, before anything is loaded
  */
 export function train(options: TrainOptions, context: TrainContext = {}): Job<TrainEvent, TrainResult> {
@@ -45,14 +66,36 @@ export function train(options: TrainOptions, context: TrainContext = {}): Job<Tr
       files.write(event)
       emit(event)
     }
-    return pretrain(full, { ...context, emit: tell }).finally(() => files.close())
+    try {
+      return await runStage(full, { ...context, emit: tell })
+    } finally {
+      files.close()
+    }
   })
 }
 
-/** Options with their recipe's and their defaults. */
-export function parseOptions(options: TrainOptions): FullPretrainOptions {
+async function runStage(options: FullOptions, context: RunContext): Promise<TrainResult> {
+  const from = latestCheckpoint(options)
+  const task = (await taskOf(options, context, from)) as Task<TaskBatch>
+  let run: Run<TaskBatch> | null = null
+  try {
+    run = new Run(task, options, context, from)
+    return await run.train()
+  } finally {
+    await (run === null ? task.close() : run.close())
+  }
+}
+
+async function taskOf(options: FullOptions, context: RunContext, from: string | null): Promise<unknown> {
+  if (options.stage === 'pretrain') return pretrainTask(options, context, from)
+  throw new RangeError(`stage: '${options.stage}' is not there yet`)
+}
+
+/** Options with their recipe's, their checkpoint's and their defaults. */
+export function parseOptions(options: TrainOptions): FullOptions {
   const { recipe, ...own } = options as Partial<RecipeOptions>
-  const parsed = pretrainSchema.safeParse(recipe === undefined ? own : mergeOptions(readRecipe(recipe).options, own))
+  const merged = recipe === undefined ? own : mergeOptions(readRecipe(recipe).options, own)
+  const parsed = optionsSchema.safeParse(inherited(merged))
   if (parsed.success) return parsed.data
   throw new RangeError(`train: expected options of a run, but ${describeIssues(parsed.error)}`)
 }

@@ -4,9 +4,17 @@ import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { readNamedConfig } from '../../src/models/index.js'
 import { readRunOptions } from '../../src/train/config-file.js'
-import { warmupOf } from '../../src/train/options.js'
+import type { FullOptions, FullPretrainOptions } from '../../src/train/options/index.js'
+import { warmupOf } from '../../src/train/options/index.js'
 import { listRecipes, readRecipe } from '../../src/train/recipes.js'
-import { parseOptions } from '../../src/train/train.js'
+import { parseOptions as parseAny, type TrainOptions } from '../../src/train/train.js'
+
+/** Of pre-training, as all of these are. */
+function parseOptions(options: TrainOptions): FullPretrainOptions {
+  const full: FullOptions = parseAny(options)
+  if (full.stage !== 'pretrain') throw new Error(`expected options of pre-training, but they are of '${full.stage}'`)
+  return full
+}
 
 const folder = mkdtempSync(join(tmpdir(), 'cleft-config-'))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))

@@ -23,7 +23,7 @@ async function figuresOf(change: Record<string, unknown> = {}): Promise<RunFigur
   const options = { ...base, ...change, image: { ...(base.image as object), ...(change.image as object) } }
   let start: StartEvent | undefined
   for await (const event of train(options as TrainOptions)) if (event.type === 'start') start = event
-  return start!.figures
+  return start!.figures!
 }
 
 describe('operations of an image encoder', () => {

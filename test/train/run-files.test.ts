@@ -65,7 +65,7 @@ describe('the folder of a run', () => {
     const events = files.flatMap((name) => readRecords(readFileSync(join(folder, name)), checksum).map(readEvent))
     const curve = (tag: string) =>
       events.flatMap(({ step, values }) => (values.has(tag) ? [[step, values.get(tag)]] : []))
-    const float32 = (steps: readonly (readonly (number | undefined)[])[]) =>
+    const float32 = (steps: readonly (readonly (number | null | undefined)[])[]) =>
       steps.map(([step, value]) => [step, Math.fround(value!)])
     expect(curve('train/loss')).toEqual(float32(curveOf(lines)))
     expect(curve('validation/loss')).toEqual(

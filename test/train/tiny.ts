@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { writePhantoms } from '../../src/data/phantoms/index.js'
 import { buildModel } from '../../src/models/index.js'
 import * as torch from '../../src/torch/index.js'
-import type { PretrainOptions } from '../../src/train/options.js'
+import type { PretrainOptions } from '../../src/train/options/index.js'
 
 const image = {
   model_type: 'dinov2_with_registers',

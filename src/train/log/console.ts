@@ -93,8 +93,8 @@ function linesOf(event: TrainEvent): string[] {
       const { out, step, steps, images, captions, figures } = event
       const begins = step === 0 ? `${whole(steps)} steps` : `goes on after step ${whole(step)} of ${whole(steps)}`
       return [
-        `${out}: ${begins}, ${whole(images)} images, ${whole(captions)} captions, on ${event.device}`,
-        ...describeFigures(figures),
+        `${out}: ${begins}, ${whole(images)} images${captions === null ? '' : `, ${whole(captions)} captions`}, on ${event.device}`,
+        ...(figures === null ? [] : describeFigures(figures)),
       ]
     }
     case 'validation': {

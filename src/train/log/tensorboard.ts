@@ -18,7 +18,7 @@ export class TensorBoardLog implements EventLog {
     this.#file.add(event.step, {
       summary: [
         { tag: 'configuration', text: `\`\`\`json\n${configuration}\n\`\`\`` },
-        { tag: 'figures', text: describeFigures(event.figures).join('  \n') },
+        ...(event.figures === null ? [] : [{ tag: 'figures', text: describeFigures(event.figures).join('  \n') }]),
       ],
     })
   }
@@ -40,7 +40,7 @@ function valuesOf(event: TrainEvent): SummaryValue[] {
       { tag: 'train/accuracy', scalar: event.accuracy },
       { tag: 'train/gradient_norm', scalar: event.gradientNorm },
       { tag: 'train/learning_rate', scalar: event.lr },
-      { tag: 'train/logit_scale', scalar: event.logScale },
+      ...(event.logScale === null ? [] : [{ tag: 'train/logit_scale', scalar: event.logScale }]),
       { tag: 'train/epoch', scalar: event.epoch },
       { tag: 'speed/samples_per_second', scalar: event.samplesPerSecond },
       { tag: 'speed/waiting_for_images', scalar: event.waiting },

@@ -30,6 +30,7 @@ const step = (at: number, more: Partial<StepEvent> = {}): StepEvent => ({
 const part = { parameters: 1_000, trainable: 10 }
 const start: StartEvent = {
   type: 'start',
+  stage: 'pretrain',
   out: 'runs/a',
   step: 0,
   steps: 1000,

@@ -1,14 +1,11 @@
 import { z } from 'zod'
-import type { AdapterConfig } from '../peft/index.js'
+import type { AdapterConfig } from '../../peft/index.js'
+import { checkWarmup, count, data, optimizer, patterns, running } from './shared.js'
 
 /*
- * What a user says of a run, checked before anything is loaded. Defaults are the published recipe's (Du et al., MICCAI
+ * Options of pre-training. Defaults are the published recipe's (Du et al., MICCAI
  * 2024; github.com/XYPB/CLEFT), but where the method page names another. Lengths are in tokens, rates a step.
  */
-
-const count = z.number().int().positive()
-const seed = z.number().int().min(0)
-const patterns = z.array(z.string().min(1)).default([])
 
 /** Adapters, by peft's names in camel case. `alpha` of LoRA: updates are multiplied by alpha / r. */
 const targets = { targetModules: z.union([z.string(), z.array(z.string())]).optional() }
@@ -93,58 +90,19 @@ const textTower = z.strictObject({
 const orName = <Schema extends z.ZodType>(schema: Schema) =>
   z.preprocess((value) => (typeof value === 'string' ? { model: value } : value), schema)
 
-const optimizer = z.strictObject({
-  type: z.enum(['adamw', 'sgd']).default('adamw'),
-  lr: z.number().positive().default(4e-5),
-  lrMin: z.number().min(0).default(1e-8),
-  /** Default: a tenth of the steps, 4,000 at most. */
-  warmupSteps: z.number().int().min(0).optional(),
-  /** The part of the steps, in place of warmupSteps. */
-  warmupFraction: z.number().min(0).max(1).optional(),
-  /** Of matrices; vectors and scalars do not decay. */
-  weightDecay: z.number().min(0).default(0.1),
-  betas: z.tuple([z.number().min(0).lt(1), z.number().min(0).lt(1)]).default([0.9, 0.999]),
-  eps: z.number().positive().default(1e-8),
-  momentum: z.number().min(0).lt(1).default(0.9),
-  /** Gradients are scaled down to this norm. Default: never. */
-  clipNorm: z.number().positive().nullable().default(null),
-  /** The rates of the image encoder's layers fall by this factor from its end to its beginning. */
-  layerDecay: z.number().positive().max(1).default(1),
-})
-
-const data = z.looseObject({ kind: z.string(), root: z.string().min(1) })
-
-const running = {
-  /** Folder of the run: configuration, logs, checkpoints. */
-  out: z.string().min(1),
-  seed: seed.default(0),
-  device: z.string().default('auto'),
-  precision: z.enum(['float32', 'bfloat16', 'float16']).default('float32'),
-  /** Read and write checkpoints from where the folder stands. */
-  resume: z.boolean().default(false),
-  logEvery: count.default(10),
-  /** Default: a twentieth of the steps, 1,000 at most. */
-  checkpointEvery: count.optional(),
-  /** Latest checkpoints that stay. */
-  keep: count.default(2),
-  /** Steps in a row with a gradient that is not finite, after which the run stops. */
-  maxSkipped: count.default(10),
-  /** The fraction of the images that may be unreadable. */
-  maxProblems: z.number().min(0).max(1).default(0.01),
-  /** Threads that read images. Default: one a core. */
-  workers: z.number().int().min(0).optional(),
-  /** A folder that `cleft prepare` made. */
-  prepared: z.string().optional(),
-}
-
 const pretrainOptions = z.strictObject({
   stage: z.literal('pretrain'),
   data,
-  /** Which split says how it goes: 'valid' of the same data. null: none. */
+  /** Which split of the same data says how it goes, and by which of its metrics a checkpoint is the best. null: none. */
   validation: z
-    .strictObject({ every: count.optional(), maximumImages: count.default(2_000) })
+    .strictObject({
+      split: z.enum(['train', 'valid', 'test']).default('valid'),
+      metric: z.enum(['loss', 'accuracy1', 'accuracy5']).default('loss'),
+      every: count.optional(),
+      maximumImages: count.default(2_000),
+    })
     .nullable()
-    .default({ maximumImages: 2_000 }),
+    .prefault({}),
   image: orName(imageTower),
   text: orName(textTower),
   peft: peftSchema.nullable().default({ type: 'lora', r: 8, alpha: 32, dropout: 0.1, rslora: false, dora: false }),
@@ -167,31 +125,7 @@ const pretrainOptions = z.strictObject({
   ...running,
 })
 
-export const pretrainSchema = pretrainOptions.superRefine(
-  ({ steps, optimizer: { warmupSteps, warmupFraction } }, context) => {
-    const refuse = (message: string) => {
-      context.addIssue({ code: 'custom', path: ['optimizer', 'warmupSteps'], message })
-    }
-    if (warmupSteps === undefined) return
-    if (warmupFraction !== undefined) refuse('expected one of warmupSteps and warmupFraction, but received both')
-    if (warmupSteps > steps) refuse(`expected the ${steps} steps of the run at most, but received ${warmupSteps}`)
-  },
-)
-
-/** Steps in which the rate rises. */
-export function warmupOf({ steps, optimizer }: Pick<FullPretrainOptions, 'steps' | 'optimizer'>): number {
-  const { warmupSteps, warmupFraction } = optimizer
-  if (warmupFraction !== undefined) return Math.floor(warmupFraction * steps)
-  return warmupSteps ?? Math.min(4000, Math.floor(steps / 10))
-}
+export const pretrainSchema = pretrainOptions.superRefine(checkWarmup)
 
 export type PretrainOptions = z.input<typeof pretrainSchema>
 export type FullPretrainOptions = z.output<typeof pretrainSchema>
-
-/** One sentence of what zod found. */
-export function describeIssues(error: z.ZodError): string {
-  return error.issues
-    .slice(0, 5)
-    .map(({ path, message }) => `${path.length === 0 ? 'the options' : path.join('.')}: ${message}`)
-    .join('; ')
-}

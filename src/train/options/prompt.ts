@@ -1,0 +1,66 @@
+import { z } from 'zod'
+import { checkWarmup, count, data, optimizer, running } from './shared.js'
+
+/*
+ * Options of prompt tuning. Defaults are the paper's (Du et al., MICCAI 2024, section 2.3) and the published command's.
+ */
+
+const promptOptions = z.strictObject({
+  stage: z.literal('prompt'),
+  /** A checkpoint of pre-training, or a model folder. */
+  from: z.string().min(1),
+  /** Default: what the checkpoint was trained on, its captions without their template. */
+  data,
+  /** Learned vectors before the labels' words. */
+  contextLength: count.default(30),
+  /** 'caption': from the words of "this is a chest x ray of a patient with ", over and over; 'random': N(0, 1). */
+  init: z.enum(['caption', 'random']).default('caption'),
+  /**
+   * 'classification' (the paper): both encoders are frozen, the classes' scores against the label. 'contrastive' (the
+   * published code): pre-training goes on, with the image encoder, on captions.
+   */
+  objective: z.enum(['classification', 'contrastive']).default('classification'),
+  /** 'single': one class an image. 'multi': each finding by itself, against its negation. Default: by the data. */
+  labels: z.enum(['single', 'multi']).optional(),
+  /** Which split of the same data says how it goes, and by which of its metrics a checkpoint is the best. null: none. */
+  validation: z
+    .strictObject({
+      split: z.enum(['train', 'valid', 'test']).default('valid'),
+      metric: z.enum(['loss', 'accuracy']).default('loss'),
+      every: count.optional(),
+      maximumImages: count.default(2_000),
+    })
+    .nullable()
+    .prefault({}),
+  batchSize: count.default(72),
+  /** Of the contrastive objective: images that go through the encoder at once. Default: the batch. */
+  microBatch: count.optional(),
+  steps: count.default(8_000),
+  optimizer: z
+    .preprocess(
+      (value) => ({
+        type: 'sgd',
+        lr: 1e-4,
+        momentum: 0.9,
+        weightDecay: 1e-3,
+        ...(typeof value === 'object' && value !== null && ('warmupSteps' in value || 'warmupFraction' in value)
+          ? {}
+          : { warmupSteps: 100 }),
+        ...(value as object | undefined),
+      }),
+      optimizer,
+    )
+    .prefault({}),
+  /** Of the contrastive objective. */
+  targets: z.enum(['identity', 'same-caption']).default('same-caption'),
+  augment: z.boolean().default(true),
+  ema: z
+    .strictObject({ decay: z.number().min(0).lt(1) })
+    .nullable()
+    .default(null),
+  ...running,
+})
+
+export const promptSchema = promptOptions.superRefine(checkWarmup)
+export type PromptOptions = z.input<typeof promptSchema>
+export type FullPromptOptions = z.output<typeof promptSchema>
