@@ -7,7 +7,7 @@ import { buildModel } from '../../src/models/index.js'
 import * as torch from '../../src/torch/index.js'
 import type { PretrainOptions } from '../../src/train/options/index.js'
 
-const image = {
+export const image = {
   model_type: 'dinov2_with_registers',
   hidden_size: 32,
   num_hidden_layers: 2,
