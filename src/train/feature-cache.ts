@@ -155,6 +155,8 @@ async function computeFeatures(
   } finally {
     encoder.train(wasTraining)
   }
+  // also where some could not be read
+  if (found.length < samples.length) onProgress?.(samples.length, samples.length)
   if (found.length === 0) throw new Error('expected images that can be read, but there are none')
   scope.run(() => {
     const index = torch.tensor(found, { dtype: 'int64' })

@@ -1,4 +1,3 @@
-import type { TextTower } from '../clip/text-tower.js'
 import * as torch from '../torch/index.js'
 
 export interface GroupOptions {
@@ -52,7 +51,7 @@ function matcher(pattern: string): (name: string) => boolean {
  * @throws RangeError for a pattern that fits no parameter, and where nothing is left to train
  */
 export function applyFreezing(
-  model: TextTower,
+  model: torch.nn.Module,
   { freeze = [], unfreeze = [] }: { freeze?: readonly string[]; unfreeze?: readonly string[] },
 ): void {
   const named = model.namedParameters()

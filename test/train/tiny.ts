@@ -36,9 +36,9 @@ export interface Tiny {
 }
 
 /** Phantoms of some patients and a language model of random weights, in a folder of their own. */
-export async function tiny(patients = 40): Promise<Tiny> {
+export async function tiny(patients = 40, seed = 1): Promise<Tiny> {
   const folder = mkdtempSync(join(tmpdir(), 'cleft-train-'))
-  await writePhantoms({ kind: 'chexpert', out: join(folder, 'data'), patients, seed: 1 })
+  await writePhantoms({ kind: 'chexpert', out: join(folder, 'data'), patients, seed })
   const language = join(folder, 'language')
   mkdirSync(language)
   torch.manualSeed(11)
