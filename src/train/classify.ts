@@ -20,7 +20,7 @@ import { type FeatureBatch, FeatureBatches } from './feature-batches.js'
 import { cachedFeatures, type FeatureTable } from './feature-cache.js'
 import { inputPicture } from './log/pictures.js'
 import type { FullFineTuneOptions, FullProbeOptions } from './options/index.js'
-import { applyFreezing, parameterGroups } from './parameter-groups.js'
+import { applyFreezing, ownMemory, parameterGroups } from './parameter-groups.js'
 import { inPrecision } from './precision.js'
 import { seeded } from './random-stream.js'
 import { deviceOf, type RunContext } from './run.js'
@@ -72,6 +72,7 @@ async function begin(options: Options, context: RunContext, from: string | null)
     )
   }
   const { model, ...parts } = await modelOf(options, labels, device, context, from)
+  ownMemory(model)
   return { device, labels, dataset, held, model, parts }
 }
 

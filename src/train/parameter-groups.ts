@@ -35,6 +35,20 @@ export function parameterGroups(model: torch.nn.Module, options: GroupOptions): 
   )
 }
 
+/**
+ * Gives parameters that train memory of their own. Weights that are mapped from a file lie in memory as the file has them,
+ * and a product with them may differ in its last bit from one with the same weights elsewhere: a run that goes on, whose
+ * weights come out of another file, would not be exact.
+ */
+export function ownMemory(model: torch.nn.Module): void {
+  for (const [, parameter] of model.namedParameters()) {
+    if (!parameter.requiresGrad) continue
+    torch.scope(() => {
+      parameter.data = torch.noGrad(() => parameter.clone())
+    })
+  }
+}
+
 /** A test of names by patterns in which `*` stands for anything. */
 function matcher(pattern: string): (name: string) => boolean {
   const expression = pattern

@@ -6,7 +6,7 @@ import { contrastiveStep } from './contrastive-step.js'
 import { runFigures } from './figures.js'
 import { inputPicture } from './log/pictures.js'
 import type { FullPretrainOptions } from './options/index.js'
-import { parameterGroups } from './parameter-groups.js'
+import { ownMemory, parameterGroups } from './parameter-groups.js'
 import { seeded } from './random-stream.js'
 import { deviceOf, type RunContext } from './run.js'
 import type { Task } from './task.js'
@@ -50,6 +50,7 @@ export async function pretrainTask(
       ? seeded(seed, () => buildTowers(options, device, context.logger))
       : resumeTowers(from, options, device, context.logger))
     const { model, tokenizer, files } = towers
+    ownMemory(model)
     const tokens = new CaptionTokens(tokenizer, model.encoding.maximumLength!)
     const captions = dataset.samples.map(({ caption }) => caption)
     return {

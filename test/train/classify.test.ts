@@ -160,7 +160,7 @@ describe('linear-probe', () => {
     }
     expect(await files({})).toEqual({ computed: true, count: 1 })
     expect(await files({ batchSize: 2, seed: 9 })).toEqual({ computed: false, count: 1 })
-    expect(await files({ data: { labels: 'all' } })).toEqual({ computed: true, count: 2 })
+    expect(await files({ data: { captions: { style: 'negative' } } })).toEqual({ computed: true, count: 2 })
     const edema = { labels: 'multi', findings: ['Edema'] }
     expect(await files(edema)).toEqual({ computed: true, count: 3 })
     expect(await files({ ...edema, data: { fraction: 0.5 } })).toEqual({ computed: true, count: 4 })
