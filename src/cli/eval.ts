@@ -1,15 +1,18 @@
 import type { ArgumentsCamelCase, Argv } from 'yargs'
+import type { EvaluationTask } from '../eval/evaluate.js'
 import type { Ensemble } from '../eval/loaded-model.js'
 import { type Progress, terminalReporter } from '../setup/report.js'
 import { type DatasetOptions, datasetOptions, datasetSpecOf } from './dataset-spec.js'
 
 export const command = 'eval <checkpoint> <folder>'
-export const describe = 'Evaluate a checkpoint on a data set by its class prompts, with intervals and a report'
+export const describe = 'Evaluate a checkpoint on a data set, with intervals and a report'
 
+const tasks = ['zero-shot', 'linear-probe', 'fine-tune'] as const satisfies readonly EvaluationTask[]
 const ensembles = ['mean-embedding', 'mean-logit', 'max-logit'] as const satisfies readonly Ensemble[]
 
 interface Options extends DatasetOptions {
   checkpoint: string
+  task: EvaluationTask | undefined
   ensemble: Ensemble
   report: string | undefined
   images: boolean
@@ -24,6 +27,10 @@ interface Options extends DatasetOptions {
 export function builder(yargs: Argv): Argv<Options> {
   return datasetOptions(yargs)
     .positional('checkpoint', { type: 'string', demandOption: true, describe: 'of a run, or a model folder' })
+    .option('task', {
+      choices: tasks,
+      describe: 'by the class prompts, or by the head that such a stage trained; default: by the checkpoint',
+    })
     .option('ensemble', {
       choices: ensembles,
       default: 'mean-embedding',
@@ -47,19 +54,19 @@ export function builder(yargs: Argv): Argv<Options> {
 }
 
 export async function handler(options: ArgumentsCamelCase<Options>): Promise<void> {
-  const { checkpoint, ensemble, report, images, plainPaths, name, prepared, resamples, seed, json } = options
+  const { checkpoint, task, ensemble, report, images, plainPaths, name, prepared, resamples, seed, json } = options
   const { evaluate } = await import('../eval/evaluate.js')
   const reporter = terminalReporter()
   let progress: Progress | null = null
   const { summary, report: written } = await evaluate({
     from: checkpoint,
-    task: 'zero-shot',
     data: datasetSpecOf(options, null),
     ensemble,
     images,
     plainPaths,
     resamples,
     seed,
+    ...(task !== undefined && { task }),
     ...(report !== undefined && { report }),
     ...(name !== undefined && { name }),
     ...(prepared !== undefined && { prepared }),

@@ -15,7 +15,7 @@ import {
   writeJson,
 } from '../models/index.js'
 import * as torch from '../torch/index.js'
-import { Classifier } from './classifier.js'
+import { Classifier, type ClassifierStage } from './classifier.js'
 import { type ImageInput, imageModel, MODEL_CONFIG, TRAINABLE, under } from './model-files.js'
 import type { ImagePooling } from './two-tower.js'
 
@@ -29,6 +29,8 @@ const FORMAT = 'cleft-classifier'
 const classifierConfig = z.object({
   format: z.literal(FORMAT),
   version: z.literal(1),
+  /** How it was trained. */
+  stage: z.enum(['linear-probe', 'fine-tune']),
   /** 'single': one class an image. 'multi': each finding by itself. */
   task: z.enum(['single', 'multi']),
   classes: z.array(z.string()).min(1),
@@ -110,7 +112,7 @@ async function imageEncoder(
 export function saveClassifier(
   folder: string,
   model: Classifier,
-  { input, imageConfig }: Pick<EncoderParts, 'input' | 'imageConfig'>,
+  { input, imageConfig, stage }: Pick<LoadedClassifierParts, 'input' | 'imageConfig' | 'stage'>,
 ): void {
   mkdirSync(folder, { recursive: true })
   torch.scope(() => torch.saveSafetensors(model.stateDict(), join(folder, TRAINABLE)))
@@ -118,6 +120,7 @@ export function saveClassifier(
   const config: z.input<typeof classifierConfig> = {
     format: FORMAT,
     version: 1,
+    stage,
     task,
     classes: [...classes],
     image: { config: exactJson(imageConfig), pooling, input },
@@ -127,11 +130,12 @@ export function saveClassifier(
 
 export interface LoadedClassifierParts extends Omit<EncoderParts, 'encoder'> {
   readonly model: Classifier
+  readonly stage: ClassifierStage
 }
 
 /** Reads a classifier: in evaluation mode, what is its own of parameters as they train. */
 export async function loadClassifier(folder: string, options: LoadOptions = {}): Promise<LoadedClassifierParts> {
-  const { task, classes, image } = readConfig(folder, classifierConfig, 'a cleft classifier')
+  const { task, classes, image, stage } = readConfig(folder, classifierConfig, 'a cleft classifier')
   const source = await openWeights(join(folder, TRAINABLE))
   try {
     const encoder = await imageEncoder(folder, image, source, options)
@@ -140,7 +144,7 @@ export async function loadClassifier(folder: string, options: LoadOptions = {}):
       torch.scope(() => new Classifier({ image: encoder, classes, task, pooling: image.pooling })),
     )
     loadWeights(model.head, under(source, 'head.'), options)
-    return { ...partsOf(folder, image), model: model.eval() }
+    return { ...partsOf(folder, image), stage, model: model.eval() }
   } finally {
     source.close?.()
   }

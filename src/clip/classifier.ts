@@ -8,6 +8,9 @@ type Tensor = torch.Tensor
 /** 'single': each image is of one class. 'multi': each finding is there or not. */
 export type ClassTask = 'single' | 'multi'
 
+/** How it was trained: the head alone, on a frozen encoder, or all of it. */
+export type ClassifierStage = 'linear-probe' | 'fine-tune'
+
 export interface ClassifierOptions {
   image: ImageEncoder
   /** Names of the classes, or of the findings. */

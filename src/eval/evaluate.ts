@@ -1,20 +1,33 @@
-import { type DatasetSpec, DecoderPool, openDataset, PreparedImages } from '../data/index.js'
+import { type Dataset, type DatasetSpec, DecoderPool, openDataset, PreparedImages } from '../data/index.js'
 import type { Logger } from '../models/index.js'
 import * as torch from '../torch/index.js'
+import { classify } from './classify.js'
+import { LoadedClassifier } from './loaded-classifier.js'
 import { type Ensemble, type LoadedModel, load } from './loaded-model.js'
-import type { Predictions } from './predictions.js'
+import type { LabelRules, Predictions } from './predictions.js'
 import { type WrittenReport, writeReport } from './report/index.js'
 import { retrievalRanks } from './retrieval.js'
 import { type Summary, summarize } from './summary.js'
-import { zeroShot } from './zero-shot.js'
+import { type ZeroShotResult, zeroShot } from './zero-shot.js'
 
-export interface EvaluateOptions {
+/** 'zero-shot': by the class prompts. The others: by the head that such a stage trained. */
+export const evaluationTasks = ['zero-shot', 'linear-probe', 'fine-tune'] as const
+export type EvaluationTask = (typeof evaluationTasks)[number]
+
+/** Label rules are of several labels. */
+export interface EvaluateOptions extends LabelRules {
   /** A checkpoint, or a model folder. */
   from: string
-  task: 'zero-shot'
+  /** Default: what the checkpoint was trained for; 'zero-shot' of one with both towers. */
+  task?: EvaluationTask
   /** The test set; where it says no split, its test part. */
   data: DatasetSpec
-  /** Default: 'mean-embedding'. */
+  /**
+   * Of a trained head: where decision thresholds come from. Default: the validation part of the same data, where it has
+   * one. null: nowhere.
+   */
+  validation?: DatasetSpec | null
+  /** Of class prompts. Default: 'mean-embedding'. */
   ensemble?: Ensemble
   /** A folder for report.html, metrics.json, predictions.csv and figures. Default: none is written. */
   report?: string
@@ -52,41 +65,72 @@ export interface Evaluation {
  */
 export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
   const { from, task, device = 'cpu', logger } = options
-  if (task !== 'zero-shot') {
-    throw new RangeError(`evaluate: expected the task 'zero-shot', but received '${String(task)}'`)
+  if (task !== undefined && !evaluationTasks.includes(task)) {
+    throw new RangeError(
+      `evaluate: expected a task of ${evaluationTasks.map((each) => `'${each}'`).join(', ')}, but received '${String(task)}'`,
+    )
   }
-  using model = await load(from, { device, ...(logger && { logger }) })
-  return await evaluateModel(model, options)
+  using model = await load<LoadedModel | LoadedClassifier>(from, { device, ...(logger && { logger }) })
+  const own = model instanceof LoadedClassifier ? model.stage : 'zero-shot'
+  if (task !== undefined && task !== own) {
+    throw new RangeError(
+      `evaluate: expected a checkpoint for the task '${task}', but '${from}' is one for '${own}'; train that stage on it, or leave the task out`,
+    )
+  }
+  return await evaluateModel(model, own, options)
 }
 
-async function evaluateModel(model: LoadedModel, options: EvaluateOptions): Promise<Evaluation> {
+async function evaluateModel(
+  model: LoadedModel | LoadedClassifier,
+  task: EvaluationTask,
+  options: EvaluateOptions,
+): Promise<Evaluation> {
   const { ensemble = 'mean-embedding', prepared, workers, batchSize, signal, onProgress, resamples, seed = 0 } = options
+  const { uncertain, blank } = options
   const spec = withSplit(options.data)
   const dataset = await openDataset(spec)
   const decoder = prepared === undefined ? new DecoderPool(workers === undefined ? {} : { workers }) : null
-  try {
-    const { predictions, embeddings, unreadable } = await zeroShot(model, dataset, {
-      ensemble,
+  const images = prepared === undefined ? null : PreparedImages.open(prepared)
+  const predict = (own: Dataset, tell?: typeof onProgress): Promise<ZeroShotResult> => {
+    const shared = {
       ...(decoder && { decoder }),
-      ...(prepared !== undefined && { prepared: PreparedImages.open(prepared) }),
+      ...(images && { prepared: images }),
       ...(batchSize !== undefined && { batchSize }),
       ...(signal && { signal }),
-      ...(onProgress && { onProgress }),
-    })
-    const captioned = await captionsOf(model, dataset.samples, predictions, embeddings)
+      ...(tell && { onProgress: tell }),
+    }
+    return model instanceof LoadedClassifier
+      ? classify(model, own, shared)
+      : zeroShot(model, own, { ...shared, ensemble })
+  }
+  try {
+    const { predictions, embeddings, unreadable } = await predict(dataset, onProgress)
+    const captioned =
+      model instanceof LoadedClassifier ? null : await captionsOf(model, dataset.samples, predictions, embeddings)
+    const held = model instanceof LoadedClassifier ? await validationData(model, spec, options) : null
+    const validation = held && (await predictAlone(predict, held))
     const summary = await summarize(predictions, {
       ...(captioned && { retrieval: captioned }),
+      ...(validation && { validation }),
       ...(resamples !== undefined && { resamples }),
+      ...(uncertain !== undefined && { uncertain }),
+      ...(blank !== undefined && { blank }),
       seed,
       provenance: {
-        evaluation: 'zero-shot',
+        evaluation: task,
         name: options.name ?? model.folder,
         checkpoint: { name: model.folder, sha256: await model.hash() },
         data: { kind: dataset.kind, split: 'split' in spec && spec.split ? spec.split : 'test', hash: dataset.hash },
-        prompts: dataset.classes,
-        ensemble,
+        prompts: task === 'zero-shot' ? dataset.classes : [],
+        ensemble: task === 'zero-shot' ? ensemble : null,
         preprocessing: { ...model.input, padded: 256, windowing: 'published' },
-        settings: { seed, unreadable, torch: torch.info().torchVersion, device: model.device },
+        settings: {
+          seed,
+          unreadable,
+          ...(held && { validation: held.hash }),
+          torch: torch.info().torchVersion,
+          device: model.device,
+        },
       },
     })
     const report = options.report === undefined ? null : await write(options, summary, predictions, embeddings)
@@ -94,6 +138,38 @@ async function evaluateModel(model: LoadedModel, options: EvaluateOptions): Prom
     return { summary, predictions, report }
   } finally {
     await decoder?.close()
+    images?.[Symbol.dispose]()
+  }
+}
+
+/** The predictions, without the embeddings. */
+async function predictAlone(
+  predict: (dataset: Dataset) => Promise<ZeroShotResult>,
+  dataset: Dataset,
+): Promise<Predictions> {
+  const { predictions, embeddings } = await predict(dataset)
+  embeddings.dispose()
+  return predictions
+}
+
+/** Where thresholds come from; null where there is nothing. */
+async function validationData(
+  { model }: LoadedClassifier,
+  spec: DatasetSpec,
+  { validation }: EvaluateOptions,
+): Promise<Dataset | null> {
+  if (validation === null) return null
+  if (validation !== undefined) return await openDataset(validation)
+  if (spec.kind === 'chexpert-5x200' || spec.split !== 'test') return null
+  try {
+    const dataset = await openDataset({ ...spec, split: 'valid' })
+    const isLabelled = dataset.samples.some(
+      ({ label, findings }) => (model.task === 'single' ? label : findings) !== null,
+    )
+    return isLabelled ? dataset : null
+  } catch {
+    // no such part: decisions are then by the highest score
+    return null
   }
 }
 
@@ -133,11 +209,19 @@ async function write(
   predictions: Predictions,
   embeddings: torch.Tensor,
 ): Promise<WrittenReport> {
-  const { classes, labels } = predictions
   const embedding = {
     features: embeddings.toTypedArray() as Float32Array,
     dimensions: embeddings.size(1),
-    groups: Array.from(labels, (label) => classes[label]!),
+    groups: groupsOf(predictions),
   }
   return writeReport(report!, { summary, predictions, embedding, images, plainPaths })
+}
+
+/** A name for each image: its class; of findings the one that it has. */
+function groupsOf({ task, classes, labels, paths }: Predictions): string[] {
+  if (task !== 'multi-label') return Array.from(labels, (label) => classes[label]!)
+  return paths.map((_, row) => {
+    const found = classes.filter((_, k) => labels[row * classes.length + k] === 1)
+    return found.length > 1 ? 'several' : (found[0] ?? 'none')
+  })
 }

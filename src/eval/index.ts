@@ -10,11 +10,12 @@ export {
   evaluateOnce,
   resample,
 } from './bootstrap.js'
+export { type ClassifyOptions, type ClassifyResult, classify } from './classify.js'
 export { type CompareOptions, type Comparison, compareRuns, type Run, readRun } from './compare.js'
 export { type EvaluateOptions, type Evaluation, evaluate } from './evaluate.js'
+export { type ClassPrediction, LoadedClassifier } from './loaded-classifier.js'
 export {
   type Ensemble,
-  type ImageSource,
   LoadedModel,
   type LoadOptions,
   load,
@@ -41,6 +42,7 @@ export {
 } from './predictions.js'
 export { readPredictions, writePredictions } from './predictions-file.js'
 export type { ThresholdRule } from './ranking.js'
+export type { ImageSource } from './read-images.js'
 export {
   type Embedding,
   type Heat,

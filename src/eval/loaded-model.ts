@@ -1,15 +1,15 @@
 import { join } from 'node:path'
+import { isClassifierFolder, loadClassifier } from '../clip/classifier-files.js'
 import { type ImageInput, loadModel, readModelFiles, TOKENIZER, TRAINABLE } from '../clip/model-files.js'
 import type { TextTower } from '../clip/text-tower.js'
-import { type Box, type ClassPrompt, inputOf, prepareImage } from '../data/index.js'
+import type { ClassPrompt } from '../data/index.js'
 import { type Logger, TextTokenizer } from '../models/index.js'
 import { sha256OfFile } from '../setup/files.js'
 import * as torch from '../torch/index.js'
+import { LoadedClassifier } from './loaded-classifier.js'
+import { type ImageSource, withPixels } from './read-images.js'
 
 type Tensor = torch.Tensor
-
-/** A file, its bytes, or what an encoder takes: pixels [3, size, size]. */
-export type ImageSource = string | Uint8Array | Tensor
 
 export interface LoadOptions {
   /** Default: 'cpu'. */
@@ -127,20 +127,8 @@ export class LoadedModel implements Disposable {
   }
 
   private async encodeWithWarnings(images: ImageSource | readonly ImageSource[]) {
-    const list = (Array.isArray(images) ? images : [images]) as readonly ImageSource[]
-    if (list.length === 0) throw new RangeError('encodeImage: expected one image at least, but received none')
-    const read = await Promise.all(list.map((image) => (image instanceof torch.Tensor ? image : prepareImage(image))))
-    const { size, resize } = this.input
-    const embeddings = torch.scope(() => {
-      const pixels = read.map((image) => {
-        if (image instanceof torch.Tensor) return image.ndim === 3 ? image.unsqueeze(0) : image
-        const { padded, box } = image
-        const batch = torch.fromTypedArray(padded.pixels, [1, 1, padded.height, padded.width])
-        return inputOf(batch, [box as Box], { size, resize, channels: 3, device: this.device })
-      })
-      return this.encodePixels(torch.cat(pixels, 0))
-    })
-    return { embeddings, warnings: read.map((image) => (image instanceof torch.Tensor ? [] : image.warnings)) }
+    const { result: embeddings, warnings } = await withPixels(images, this, (pixels) => this.encodePixels(pixels))
+    return { embeddings, warnings }
   }
 
   dispose(): void {
@@ -199,11 +187,26 @@ export function scoresOf(
 }
 
 /**
- * Opens a checkpoint, or a model folder that `cleft convert` wrote.
+ * Opens a checkpoint, or a model folder that `cleft convert` wrote. Of a linear probe or fine-tuning it gives a
+ * {@link LoadedClassifier}, which has classes of its own and needs no prompts.
  *
  * @example const model = await load(run.checkpoint); await model.predict('chest.dcm', ['edema', 'no finding'])
+ * @example const classifier = await load<LoadedClassifier>(probe.checkpoint); await classifier.predict('chest.dcm')
  */
-export async function load(checkpoint: string, options: LoadOptions = {}): Promise<LoadedModel> {
+export async function load<Loaded extends LoadedModel | LoadedClassifier = LoadedModel>(
+  checkpoint: string,
+  options: LoadOptions = {},
+): Promise<Loaded> {
+  const isClassifier = isClassifierFolder(checkpoint)
+  return (await (isClassifier ? openClassifier(checkpoint, options) : openModel(checkpoint, options))) as Loaded
+}
+
+async function openClassifier(checkpoint: string, { device = 'cpu', logger }: LoadOptions): Promise<LoadedClassifier> {
+  const { model, input, stage } = await loadClassifier(checkpoint, { device, logger })
+  return new LoadedClassifier(checkpoint, model, stage, input, device)
+}
+
+async function openModel(checkpoint: string, options: LoadOptions): Promise<LoadedModel> {
   const { device = 'cpu', textFolder, logger } = options
   const model = await loadModel(checkpoint, { device, textFolder, logger })
   const { padToken } = model.encoding

@@ -206,7 +206,7 @@ export async function linearProbeTask(
                 ),
               ),
       judgedBy: judge(options),
-      saveModel: (folder) => saveClassifier(folder, model, parts),
+      saveModel: (folder) => saveClassifier(folder, model, { ...parts, stage: options.stage }),
       close,
     }
   } catch (error) {
@@ -288,7 +288,7 @@ export async function fineTuneTask(
       step: (batch, tools) => classificationStep(model, labels, batch, { ...tools, microBatch, device, options }),
       validate: heldBatches && ((pause) => validateClassifier(model, labels, heldBatches, pause)),
       judgedBy: judge(options),
-      saveModel: (folder) => saveClassifier(folder, model, parts),
+      saveModel: (folder) => saveClassifier(folder, model, { ...parts, stage: options.stage }),
       picture: (batch, step) =>
         inputPicture({ ...batch, captions: batch.samples.map((sample) => namesOf(sample, labels)) }, step),
       close,

@@ -1,0 +1,126 @@
+import { DataLoader, type Dataset, type Sample } from '../data/index.js'
+import * as torch from '../torch/index.js'
+import type { LoadedClassifier } from './loaded-classifier.js'
+import type { Predictions } from './predictions.js'
+import type { ZeroShotOptions, ZeroShotResult } from './zero-shot.js'
+
+export type ClassifyOptions = Omit<ZeroShotOptions, 'ensemble'>
+/** `embeddings` are the pooled features, [N, width]. */
+export type ClassifyResult = ZeroShotResult
+
+/**
+ * Classifies a data set's images by a trained head: one score a class or finding, on the scale of logits.
+ *
+ * @throws RangeError where the data set has other classes, or no image with a label
+ */
+export async function classify(
+  model: LoadedClassifier,
+  dataset: Dataset,
+  options: ClassifyOptions = {},
+): Promise<ClassifyResult> {
+  const { batchSize = 64, decoder, prepared, signal, onProgress } = options
+  const isSingle = model.model.task === 'single'
+  const columns = isSingle ? classColumns(model, dataset) : null
+  const findings = isSingle ? null : findingColumns(model, dataset)
+  const samples = dataset.samples.filter((sample) => (isSingle ? sample.label : sample.findings) !== null)
+  if (samples.length === 0) {
+    throw new RangeError(
+      `classify: expected images with ${isSingle ? 'a class' : 'findings'} of ${model.classes.join(', ')}, but there are none`,
+    )
+  }
+  const { kind, root, classes, problems, hash, open } = dataset
+  const loader = new DataLoader(
+    { kind, root, findings: dataset.findings, classes, problems, hash, ...(open && { open }), samples },
+    {
+      batchSize,
+      seed: 0,
+      training: false,
+      channels: 3,
+      ...model.input,
+      device: model.device,
+      ...(decoder && { decoder }),
+      ...(prepared && { prepared }),
+      ...(signal && { signal }),
+    },
+  )
+  using scope = new torch.Scope()
+  const chosen: Sample[] = []
+  const parts: { features: torch.Tensor; logits: torch.Tensor }[] = []
+  for await (const batch of loader) {
+    using _ = batch
+    parts.push(
+      scope.run(() =>
+        torch.scope(() => {
+          const { features, logits } = model.classifyPixels(batch.pixels)
+          return { features: features.cpu(), logits: logits.cpu() }
+        }),
+      ),
+    )
+    chosen.push(...batch.samples)
+    onProgress?.(chosen.length, samples.length)
+    await new Promise(setImmediate)
+  }
+  const joined = (name: 'features' | 'logits') =>
+    torch.cat(
+      parts.map((part) => part[name]),
+      0,
+    )
+  return {
+    embeddings: torch.keep(scope.run(() => joined('features'))),
+    predictions: predictionsOf(
+      model,
+      chosen,
+      scope.run(() => {
+        const logits = joined('logits')
+        if (columns === null) return logits.toTypedArray() as Float32Array
+        // in the order of the data set's classes
+        return logits.indexSelect(1, torch.tensor(columns, { dtype: 'int64' })).toTypedArray() as Float32Array
+      }),
+      { classes: isSingle ? classes.map(({ name }) => name) : model.classes, findings },
+    ),
+    unreadable: loader.problems.count,
+  }
+}
+
+/** Where the data set's classes are among the model's. */
+function classColumns({ classes: own, folder }: LoadedClassifier, { classes, kind }: Dataset): number[] {
+  const columns = classes.map(({ name }) => own.indexOf(name))
+  if (columns.length === own.length && columns.every((column) => column >= 0)) return columns
+  throw new RangeError(
+    `evaluate: expected data of the classes that '${folder}' was trained on, ${own.join(', ')}, but ${kind} has ${classes.map(({ name }) => name).join(', ') || 'none'}`,
+  )
+}
+
+/** Where the model's findings are among the data set's. */
+function findingColumns({ classes: own, folder }: LoadedClassifier, { findings, kind }: Dataset): number[] {
+  const columns = own.map((name) => findings.indexOf(name))
+  if (columns.every((column) => column >= 0)) return columns
+  throw new RangeError(
+    `evaluate: expected data with the findings that '${folder}' was trained on, ${own.join(', ')}, but ${kind} has ${findings.join(', ') || 'none'}`,
+  )
+}
+
+function predictionsOf(
+  { model }: LoadedClassifier,
+  samples: readonly Sample[],
+  scores: Float32Array,
+  { classes, findings }: { classes: readonly string[]; findings: readonly number[] | null },
+): Predictions {
+  const shared = {
+    classes,
+    scale: 'logit' as const,
+    scores,
+    patients: samples.map(({ patient }) => patient),
+    attributes: samples.map(({ attributes }) => attributes),
+    paths: samples.map(({ path }) => path),
+  }
+  if (findings !== null) {
+    const labels = Int8Array.from(samples.flatMap((sample) => findings.map((column) => sample.findings![column]!)))
+    return { ...shared, task: 'multi-label', labels }
+  }
+  return {
+    ...shared,
+    task: model.classes.length === 2 ? 'binary' : 'multi-class',
+    labels: Int32Array.from(samples, ({ label }) => label!),
+  }
+}
