@@ -113,6 +113,15 @@ const pretrainOptions = z.strictObject({
   steps: count.default(40_000),
   optimizer: optimizer.prefault({}),
   targets: z.enum(['identity', 'same-caption']).default('same-caption'),
+  /**
+   * What an image's caption competes with. 'local': the captions of this process' batch. 'global': those of all processes.
+   * 'corpus': every distinct caption of the training set, at every step; an image still competes within the batch.
+   */
+  negatives: z.enum(['global', 'local', 'corpus']).default('global'),
+  /** Of 'corpus': scores get + ln of the caption's share of the training set, so that frequent ones are not pushed away. */
+  priors: z.boolean().default(false),
+  /** Of 'corpus': distinct captions, above which it is refused. */
+  maximumCaptions: count.default(4_000),
   augment: z.boolean().default(true),
   resize: z.enum(['published', 'crop']).default('published'),
   imageSize: count.default(224),
@@ -125,7 +134,23 @@ const pretrainOptions = z.strictObject({
   ...running,
 })
 
-export const pretrainSchema = pretrainOptions.superRefine(checkWarmup)
+export const pretrainSchema = pretrainOptions.superRefine((options, context) => {
+  checkWarmup(options, context)
+  const { negatives, priors, peft, steps } = options
+  const refuse = (path: string[], message: string) => context.addIssue({ code: 'custom', path, message })
+  if (priors && negatives !== 'corpus') {
+    refuse(['priors'], `expected negatives: 'corpus', whose captions have shares, but received '${negatives}'`)
+  }
+  if (peft?.type === 'adalora' && peft.tinit + peft.tfinal >= steps) {
+    refuse(
+      ['peft', 'tinit'],
+      `expected tinit + tfinal below the ${steps} steps of the run, so that ranks have time to shrink, but received ${peft.tinit} + ${peft.tfinal}`,
+    )
+  }
+  if (peft?.type === 'adalora' && peft.targetR > peft.initR) {
+    refuse(['peft', 'targetR'], `expected initR ${peft.initR} at most, but received ${peft.targetR}`)
+  }
+})
 
 export type PretrainOptions = z.input<typeof pretrainSchema>
 export type FullPretrainOptions = z.output<typeof pretrainSchema>
