@@ -24,7 +24,7 @@ export interface StepOptions {
   /** What the loss is multiplied with for backward(). Default: nothing. */
   scaleLoss?: (loss: Tensor) => Tensor
   /** What is added to the loss: of the adapters. Default: nothing. */
-  regularizer?: () => Tensor
+  regularizer?: (() => Tensor) | undefined
   forward?: ImageForwardOptions
   random: RandomStream
   /** Called between micro-batches: gives the event loop its turn, and may throw to stop. */

@@ -9,6 +9,7 @@ import { runFigures } from './figures.js'
 import { inputPicture } from './log/pictures.js'
 import type { FullPretrainOptions } from './options/index.js'
 import { parameterGroups } from './parameter-groups.js'
+import { RankAllocation } from './rank-allocation.js'
 import { deviceOf, type RunContext } from './run.js'
 import type { Task } from './task.js'
 import { buildTowers, resumeTowers } from './towers.js'
@@ -57,6 +58,7 @@ export async function pretrainTask(
     const captions = dataset.samples.map(({ caption }) => caption)
     if (shares !== null) checkSharing(model, options)
     const corpus = shares && (await Corpus.of(shares, tokens, { priors: options.priors, device }))
+    const ranks = options.peft?.type === 'adalora' ? new RankAllocation(model) : null
     return {
       model,
       groups: parameterGroups(model, options.optimizer),
@@ -75,11 +77,15 @@ export async function pretrainTask(
         const { loss, scores } = await contrastiveStep(
           model,
           { pixels: batch.pixels, texts, corpus: all, ...own },
-          { ...tools, microBatch, precision },
+          { ...tools, microBatch, precision, regularizer: ranks?.regularizer },
         )
         return { loss, accuracy: () => retrievalAccuracy(scores, 1, own), held: [scores] }
       },
-      afterStep: () => model.clampLogScale(),
+      afterStep(step, skipped) {
+        model.clampLogScale()
+        ranks?.afterStep(step, skipped)
+      },
+      ...(ranks && { extra: ranks.extra }),
       validate:
         validationBatches &&
         ((pause) => {
@@ -95,6 +101,7 @@ export async function pretrainTask(
       async close() {
         await decoder?.close()
         corpus?.[Symbol.dispose]()
+        ranks?.[Symbol.dispose]()
         model.dispose()
       },
     }

@@ -179,7 +179,7 @@ export class Run<Batch extends TaskBatch> {
     const lr = this.#rate(this.#step)
     for (const [index, group] of optimizer.paramGroups.entries()) group.lr = lr * task.groups[index]!.rateScale
     const { gradientNorm, skipped } = this.update()
-    task.afterStep?.()
+    task.afterStep?.(this.#step, skipped)
     ema?.update()
     this.#step += 1
     this.#batchState = task.batches.state()
