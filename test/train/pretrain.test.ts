@@ -8,6 +8,16 @@ import type { StepEvent, TrainEvent } from '../../src/train/events.js'
 import { parseOptions, type TrainContext, type TrainOptions, train } from '../../src/train/train.js'
 import { type Tiny, tiny, tinyRun } from './tiny.js'
 
+const vit = {
+  model_type: 'vit',
+  hidden_size: 24,
+  num_hidden_layers: 2,
+  num_attention_heads: 2,
+  intermediate_size: 48,
+  patch_size: 14,
+  image_size: 56,
+}
+
 let data: Tiny
 beforeAll(async () => {
   data = await tiny()
@@ -105,6 +115,7 @@ describe('pre-training', () => {
     ['prefix', { peft: { type: 'prefix', tokens: 3 } }],
     ['a language model that is trained as a whole', { peft: null }],
     ['a frozen image encoder', { image: { frozen: true } }],
+    ['a decoder behind the encoder', { image: { model: vit, decoder: {}, pooling: 'mean-patches' } }],
     ['projections with BatchNorm', { image: { projection: { kind: 'mlp', hiddenWidth: 16 } }, microBatch: 8 }],
   ] as const)('with %s learns and resumes exactly', async (name, change) => {
     const base = tinyRun(data, `option-${name}`)
@@ -133,6 +144,13 @@ describe('pre-training', () => {
     await refuse({ text: { model: join(data.folder, 'none') } }).toThrow()
     await refuse({ freeze: ['image.nothing.*'] }).toThrow(/'image.nothing.\*' fits none/)
     await refuse({ peft: { type: 'lora', targetModules: ['nowhere'] } }).toThrow(/nowhere/)
+    const { image } = options as { image: object }
+    await refuse({ image: { ...image, decoder: {} } }).toThrow(/image.pooling: expected 'mean-patches' with a decoder/)
+    const decoded = { decoder: {}, pooling: 'mean-patches' }
+    await refuse({ image: { ...image, ...decoded } }).toThrow(/image.decoder: expected a plain ViT/)
+    await refuse({ image: { model: vit, ...decoded, maskRatio: 0.5 } }).toThrow(
+      /image.maskRatio: expected 0 with a dec/,
+    )
     expect(existsSync(join(options.out, 'checkpoints'))).toBe(false)
   })
 

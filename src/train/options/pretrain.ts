@@ -60,6 +60,14 @@ const imageTower = z.strictObject({
   pretrained: z.boolean().optional(),
   pooling: z.enum(['mean-prenorm', 'cls', 'mean-patches', 'pooled']).default('mean-prenorm'),
   projection: projection.default({ kind: 'linear', hiddenWidth: 2048 }),
+  /**
+   * Of a plain ViT: a decoder of random weights behind it, whose patches are the features, as in the published CLIP-BERT
+   * baseline. Use pooling 'mean-patches'. Default: null, none.
+   */
+  decoder: z
+    .strictObject({ layers: count.default(2), heads: count.default(6) })
+    .nullable()
+    .default(null),
   /** The part of the patches that is dropped in training (FLIP). */
   maskRatio: z.number().min(0).lt(1).default(0),
   /** Keep the blocks' inputs only, and compute them again for the gradient. */
@@ -136,10 +144,22 @@ const pretrainOptions = z.strictObject({
 
 export const pretrainSchema = pretrainOptions.superRefine((options, context) => {
   checkWarmup(options, context)
-  const { negatives, priors, peft, steps } = options
+  const { negatives, priors, peft, steps, image } = options
   const refuse = (path: string[], message: string) => context.addIssue({ code: 'custom', path, message })
   if (priors && negatives !== 'corpus') {
     refuse(['priors'], `expected negatives: 'corpus', whose captions have shares, but received '${negatives}'`)
+  }
+  if (image.decoder !== null && !['mean-patches', 'pooled'].includes(image.pooling)) {
+    refuse(
+      ['image', 'pooling'],
+      `expected 'mean-patches' with a decoder, whose they are, but received '${image.pooling}'`,
+    )
+  }
+  if (image.decoder !== null && image.maskRatio > 0) {
+    refuse(
+      ['image', 'maskRatio'],
+      `expected 0 with a decoder, which needs all patches, but received ${image.maskRatio}`,
+    )
   }
   if (peft?.type === 'adalora' && peft.tinit + peft.tfinal >= steps) {
     refuse(
