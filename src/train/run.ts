@@ -175,7 +175,7 @@ export class Run<Batch extends TaskBatch> {
         ...(scaler && { scaleLoss: (each) => scaler.scale(each) }),
       }),
     )
-    if (this.#step === 0) checkFirstGradients(task.model)
+    if (this.#step === 0) checkFirstGradients(task.model, { isScaled: scaler !== null })
     const lr = this.#rate(this.#step)
     for (const [index, group] of optimizer.paramGroups.entries()) group.lr = lr * task.groups[index]!.rateScale
     const { gradientNorm, skipped } = this.update()

@@ -131,6 +131,23 @@ describe('pre-training', () => {
     expect(curve(resumed)).toEqual(whole.slice(4))
   })
 
+  it('in float16 finds the factor of its loss, keeps float32, learns and resumes exactly', async () => {
+    const options = { ...tinyRun(data, 'half'), precision: 'float16', steps: 12, validation: null } as const
+    const events = await eventsOf(options)
+    const whole = curve(events)
+    // the first steps overflow, which is named, and no reason to stop
+    const skipped = events.flatMap((event) => (event.type === 'skipped' ? [event.step] : []))
+    expect(whole.length + skipped.length).toBe(12)
+    expect(whole.length).toBeGreaterThan(6)
+    expect(whole.every(([, loss]) => Number.isFinite(loss))).toBe(true)
+    using state = torch.openSafetensors(join(checkpointFolder(options.out, 12), 'trainable.safetensors'))
+    expect(new Set(state.names.map((name) => state.tensor(name).dtype))).toEqual(new Set(['float32']))
+    rmSync(checkpointFolder(options.out, 12), { recursive: true })
+    const resumed = curve(await eventsOf({ ...options, resume: true }))
+    expect(resumed.length).toBeGreaterThan(0)
+    expect(resumed).toEqual(whole.slice(-resumed.length))
+  })
+
   it('names what is wrong before anything is loaded', async () => {
     const options = tinyRun(data, 'wrong')
     const refuse = (change: Record<string, unknown>) =>
