@@ -9,11 +9,11 @@ import { runFigures } from './figures.js'
 import { inputPicture } from './log/pictures.js'
 import type { FullPretrainOptions } from './options/index.js'
 import { parameterGroups } from './parameter-groups.js'
-import { RankAllocation } from './rank-allocation.js'
 import { deviceOf, type RunContext } from './run.js'
 import type { Task } from './task.js'
 import { buildTowers, resumeTowers } from './towers.js'
 import { validate } from './validate.js'
+import { trainsMoreThanSaved, WholeAdapter } from './whole-adapter.js'
 
 /**
  * Contrastive pre-training of both towers (Du et al., MICCAI 2024, section 2).
@@ -58,7 +58,7 @@ export async function pretrainTask(
     const captions = dataset.samples.map(({ caption }) => caption)
     if (shares !== null) checkSharing(model, options)
     const corpus = shares && (await Corpus.of(shares, tokens, { priors: options.priors, device }))
-    const ranks = options.peft?.type === 'adalora' ? new RankAllocation(model) : null
+    const adapter = trainsMoreThanSaved(options) ? new WholeAdapter(model, options) : null
     return {
       model,
       groups: parameterGroups(model, options.optimizer),
@@ -77,15 +77,15 @@ export async function pretrainTask(
         const { loss, scores } = await contrastiveStep(
           model,
           { pixels: batch.pixels, texts, corpus: all, ...own },
-          { ...tools, microBatch, precision, regularizer: ranks?.regularizer },
+          { ...tools, microBatch, precision, regularizer: adapter?.regularizer },
         )
         return { loss, accuracy: () => retrievalAccuracy(scores, 1, own), held: [scores] }
       },
       afterStep(step, skipped) {
         model.clampLogScale()
-        ranks?.afterStep(step, skipped)
+        adapter?.afterStep(step, skipped)
       },
-      ...(ranks && { extra: ranks.extra }),
+      ...(adapter && { extra: adapter.extra }),
       validate:
         validationBatches &&
         ((pause) => {
@@ -101,7 +101,7 @@ export async function pretrainTask(
       async close() {
         await decoder?.close()
         corpus?.[Symbol.dispose]()
-        ranks?.[Symbol.dispose]()
+        adapter?.[Symbol.dispose]()
         model.dispose()
       },
     }

@@ -18,10 +18,11 @@ import {
   TextTokenizer,
   Vit,
 } from '../models/index.js'
-import { adapt, addAdapter } from '../peft/index.js'
+import { addAdapter } from '../peft/index.js'
 import * as torch from '../torch/index.js'
 import { adapterConfig, type FullPretrainOptions } from './options/index.js'
 import { applyFreezing } from './parameter-groups.js'
+import { makeWhole, trainsMoreThanSaved } from './whole-adapter.js'
 
 /** A model to be trained, its tokenizer, and what its checkpoints say of it. */
 export interface Towers {
@@ -191,15 +192,6 @@ function freezeUnused({ image, text, imagePooling }: TextTower): void {
   for (const [, module] of unused) module.requiresGrad_(false)
 }
 
-/** Makes room for all triplets of AdaLoRA, of which a checkpoint's model has the kept ones: the run's state has the rest. */
-function restoreTriplets(text: TextEncoder, { peft, steps }: FullPretrainOptions): void {
-  const adapted = adapt(text)
-  adapted.removeAdapter('default')
-  torch.nn.construct({ initialize: false }, () =>
-    torch.scope(() => adapted.addAdapter(adapterConfig(peft!, steps), 'default')),
-  )
-}
-
 /** The same out of a checkpoint of such a run. */
 export async function resumeTowers(
   folder: string,
@@ -216,7 +208,7 @@ export async function resumeTowers(
   running.checkpointing = text.checkpointing
   if (peft === null) running.ownDropout = true
   model.encoding.execution = text.execution
-  if (peft?.type === 'adalora') restoreTriplets(model.text as TextEncoder, options)
+  if (trainsMoreThanSaved(options)) makeWhole(model, options)
   freezeUnused(model)
   applyFreezing(model, options)
   model.train()

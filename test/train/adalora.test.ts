@@ -81,7 +81,7 @@ describe('AdaLoRA in a run', () => {
     using state = torch.openSafetensors(join(folder, 'optimizer.safetensors'))
     for (const [name, kept] of Object.entries(patternOf(step)!)) {
       const path = name.replace('transformer.', '')
-      const all = numbersOf(state.tensor(`extra.triplets.${path}`))
+      const all = numbersOf(state.tensor(`extra.adapter.${path}`))
       expect(all.map((each) => each !== 0)).toEqual(kept)
       const own = model.namedParameters().find(([each]) => each.includes(`${path}.default`))?.[1]
       expect(numbersOf(own!)).toEqual(all.filter((_, at) => kept[at]))
@@ -97,7 +97,7 @@ describe('AdaLoRA in a run', () => {
     expect(still).toEqual([])
   })
 
-  it.each([1, 3, 4, 5, 6, 7, 8])('goes on exactly after step %i', async (stop) => {
+  it.each([1, 3, 4, 6, 8])('goes on exactly after step %i', async (stop) => {
     const out = join(data.folder, `from-${stop}`)
     cpSync(options.out, out, { recursive: true })
     for (let step = stop + 1; step <= steps; step += 1) rmSync(checkpointFolder(out, step), { recursive: true })

@@ -113,6 +113,8 @@ describe('pre-training', () => {
     ['AdaLoRA', { peft: { type: 'adalora', initR: 4, targetR: 2, tinit: 1, tfinal: 1 } }],
     ['IA3', { peft: { type: 'ia3' } }],
     ['prefix', { peft: { type: 'prefix', tokens: 3 } }],
+    ['prefix from a projection', { peft: { type: 'prefix', tokens: 3, projection: true } }],
+    ['prompt', { peft: { type: 'prompt', tokens: 3 } }],
     ['a language model that is trained as a whole', { peft: null }],
     ['a frozen image encoder', { image: { frozen: true } }],
     ['a decoder behind the encoder', { image: { model: vit, decoder: {}, pooling: 'mean-patches' } }],
@@ -146,6 +148,51 @@ describe('pre-training', () => {
     const resumed = curve(await eventsOf({ ...options, resume: true }))
     expect(resumed.length).toBeGreaterThan(0)
     expect(resumed).toEqual(whole.slice(-resumed.length))
+  })
+
+  it('freezes and unfreezes by name, and keeps what was trained of the language model', async () => {
+    const options = {
+      ...tinyRun(data, 'names'),
+      freeze: ['image.encoder.*', 'image.embeddings.*'],
+      unfreeze: ['image.encoder.layer.1.*', 'text.model.ln_f.*', 'text.model.wte.weight'],
+      keep: 9,
+      validation: null,
+    }
+    const whole = curve(await eventsOf(options))
+    const state = async (step: number) => {
+      const model = await loadModel(checkpointFolder(options.out, step), { trainable: true })
+      const values = new Map(model.namedParameters().map(([name, each]) => [name, torch.noGrad(() => each.clone())]))
+      model.dispose()
+      return values
+    }
+    const [first, last] = [await state(2), await state(6)]
+    const still = [...first].filter(([name, each]) => torch.equal(each, last.get(name)!)).map(([name]) => name)
+    const isStill = (name: string) => still.includes(name)
+    expect(isStill('image.encoder.layer.0.mlp.fc1.weight')).toBe(true)
+    expect(isStill('image.embeddings.cls_token')).toBe(true)
+    expect(isStill('image.encoder.layer.1.mlp.fc1.weight')).toBe(false)
+    expect(isStill('text.model.ln_f.weight')).toBe(false)
+    expect(isStill('text.model.wte.weight')).toBe(false)
+    expect(isStill('text.model.h.0.mlp.c_fc.weight')).toBe(true)
+    rmSync(checkpointFolder(options.out, 6), { recursive: true })
+    expect(curve(await eventsOf({ ...options, resume: true }))).toEqual(whole.slice(4))
+    const { names } = torch.openSafetensors(join(checkpointFolder(options.out, 6), 'trainable.safetensors'))
+    const own = names.filter((name) => /^text\./.test(name))
+    expect(own.sort()).toEqual(['text.model.ln_f.bias', 'text.model.ln_f.weight', 'text.model.wte.weight'])
+  })
+
+  it('validates what was averaged, where it averages', async () => {
+    const options = { ...tinyRun(data, 'averaged'), optimizer: { lr: 1e-2, warmupSteps: 0 }, augment: false }
+    const found = async (name: string, change: object) =>
+      (await eventsOf({ ...options, ...change, out: join(data.folder, name) } as TrainOptions)).flatMap((event) =>
+        event.type === 'validation' ? [event.metrics.loss!] : [],
+      )
+    const plain = await found('plain', {})
+    // at once what it is, and hardly ever moved
+    expect(await found('following', { ema: { decay: 0 } })).toEqual(plain)
+    const slow = await found('slow', { ema: { decay: 0.9999 } })
+    const range = (losses: readonly number[]) => Math.max(...losses) - Math.min(...losses)
+    expect(range(slow)).toBeLessThan(range(plain) / 2)
   })
 
   it('names what is wrong before anything is loaded', async () => {
