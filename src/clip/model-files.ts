@@ -31,20 +31,22 @@ import { TextTower } from './text-tower.js'
 const projection = z.object({ kind: z.enum(['linear', 'mlp']), hiddenWidth: z.number().int().positive().optional() })
 const towerConfig = z.record(z.string(), z.unknown()).readonly()
 
+/** What any model folder says of its image encoder. */
+export const imageModel = z.object({
+  /** What config.json of the image encoder says. */
+  config: towerConfig,
+  pooling: z.enum(['mean-prenorm', 'cls', 'mean-patches', 'pooled']),
+  /** What images become before the encoder: src/data/augment. */
+  input: z
+    .object({ size: z.number().int().positive(), resize: z.enum(['published', 'crop']) })
+    .default({ size: 224, resize: 'published' }),
+})
+
 const modelConfig = z.object({
   format: z.literal('cleft-model'),
   version: z.literal(1),
   embeddingWidth: z.number().int().positive(),
-  image: z.object({
-    /** What config.json of the image encoder says. */
-    config: towerConfig,
-    pooling: z.enum(['mean-prenorm', 'cls', 'mean-patches', 'pooled']),
-    projection,
-    /** What images become before the encoder: src/data/augment. */
-    input: z
-      .object({ size: z.number().int().positive(), resize: z.enum(['published', 'crop']) })
-      .default({ size: 224, resize: 'published' }),
-  }),
+  image: imageModel.extend({ projection }),
   text: z.object({
     config: towerConfig,
     /**
@@ -299,7 +301,7 @@ async function languageModel(
 }
 
 /** The tensors whose names begin so, without it. */
-function under(source: WeightSource, prefix: string): WeightSource {
+export function under(source: WeightSource, prefix: string): WeightSource {
   const own = source.names.filter((name) => name.startsWith(prefix))
   return selectSource(source, new Map(own.map((name) => [name.slice(prefix.length), name])))
 }

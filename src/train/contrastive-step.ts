@@ -3,6 +3,7 @@ import type { TextTower, TokenSequences } from '../clip/text-tower.js'
 import { imageFeature } from '../clip/two-tower.js'
 import type { ImageForwardOptions } from '../models/image/index.js'
 import * as torch from '../torch/index.js'
+import { inPrecision } from './precision.js'
 import type { RandomStream } from './random-stream.js'
 
 type Tensor = torch.Tensor
@@ -55,7 +56,7 @@ export async function contrastiveStep(
 ): Promise<StepResult> {
   const { random, pause = async () => {}, microBatch = batch.pixels.size(0), forward } = options
   const total = batch.pixels.size(0)
-  if (microBatch < total) refuseBatchNorm(model)
+  if (microBatch < total) refuseSplitBatchNorm(model)
   using scope = new torch.Scope()
   const run = <T>(work: () => T): T => scope.run(() => random.run(() => cast(model, options, work)))
   const feature = (start: number) =>
@@ -117,15 +118,14 @@ function lossOf(
 }
 
 function cast<T>(model: TextTower, { precision = 'float32' }: StepOptions, work: () => T): T {
-  if (precision === 'float32') return work()
-  const device = model.logit_scale.isCuda ? 'cuda' : 'cpu'
-  return torch.autocast({ device, dtype: precision }, work)
+  return inPrecision(precision, model.logit_scale.device as torch.Device, work)
 }
 
-function refuseBatchNorm({ image }: TextTower): void {
+/** @throws TypeError where a split batch would give BatchNorm the statistics of a part */
+export function refuseSplitBatchNorm({ image }: { readonly image: torch.nn.Module }): void {
   const found = image.namedModules().find(([, each]) => each instanceof torch.nn.BatchNorm2d && each.training)
   if (found === undefined) return
   throw new TypeError(
-    `contrastiveStep: expected an image encoder without BatchNorm for a split batch, but it has ${found[0]}, whose statistics would be those of a part; freeze it, or use a batch that fits`,
+    `microBatch: expected an image encoder without BatchNorm for a split batch, but it has ${found[0]}, whose statistics would be those of a part; freeze it, or use a batch that fits`,
   )
 }

@@ -2,6 +2,7 @@ import { existsSync, readFileSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { fingerprint, loadModel, readModelFiles, type SaveModelOptions, TOKENIZER } from '../clip/model-files.js'
 import { TextTower } from '../clip/text-tower.js'
+import type { ImagePooling } from '../clip/two-tower.js'
 import {
   buildModel,
   configText,
@@ -183,13 +184,16 @@ export async function buildTowers(
 
 /** What the features do not come through, and what so could never get a gradient: the norm after 'mean-prenorm', BERT's pooler. */
 function freezeUnused({ image, text, imagePooling }: TextTower): void {
-  const unused = [
-    ...(imagePooling === 'mean-prenorm'
-      ? image.namedChildren().filter(([name]) => /^(post_)?layernorm$/.test(name))
-      : []),
-    ...(text?.namedChildren().filter(([name]) => name === 'pooler') ?? []),
-  ]
-  for (const [, module] of unused) module.requiresGrad_(false)
+  freezeUnusedOfImage(image, imagePooling)
+  for (const [name, module] of text?.namedChildren() ?? []) if (name === 'pooler') module.requiresGrad_(false)
+}
+
+/** The same of the image encoder. */
+export function freezeUnusedOfImage(image: ImageEncoder, pooling: ImagePooling): void {
+  if (pooling !== 'mean-prenorm') return
+  for (const [name, module] of image.namedChildren()) {
+    if (/^(post_)?layernorm$/.test(name)) module.requiresGrad_(false)
+  }
 }
 
 /** The same out of a checkpoint of such a run. */

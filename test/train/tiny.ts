@@ -8,7 +8,7 @@ import { buildModel } from '../../src/models/index.js'
 import * as torch from '../../src/torch/index.js'
 import type { PretrainOptions } from '../../src/train/options/index.js'
 
-const image = {
+export const image = {
   model_type: 'dinov2_with_registers',
   hidden_size: 32,
   num_hidden_layers: 2,
@@ -37,9 +37,9 @@ export interface Tiny {
 }
 
 /** Phantoms of some patients and a language model of random weights, in a folder of their own. */
-export async function tiny(patients = 40): Promise<Tiny> {
+export async function tiny(patients = 40, seed = 1): Promise<Tiny> {
   const folder = mkdtempSync(join(tmpdir(), 'cleft-train-'))
-  await writePhantoms({ kind: 'chexpert', out: join(folder, 'data'), patients, seed: 1 })
+  await writePhantoms({ kind: 'chexpert', out: join(folder, 'data'), patients, seed })
   const language = join(folder, 'language')
   mkdirSync(language)
   torch.manualSeed(11)
