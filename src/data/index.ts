@@ -6,6 +6,7 @@ export { DATASET_KINDS, type DatasetSpec, openDataset } from './datasets/index.j
 export * from './images/index.js'
 export { type Decoder, DecoderPool, type PrepareSettings, publishedSettings } from './loader/decoders.js'
 export { type Batch, DataLoader, type LoaderOptions, type LoaderState, type LoaderStatistics } from './loader/loader.js'
+export { type PhantomOptions, type PhantomResult, writePhantoms } from './phantoms/index.js'
 export { describeProblem, type Problem, Problems } from './problems.js'
 export { Random } from './random.js'
 export * from './sample.js'

@@ -1,4 +1,4 @@
-import { contrastiveLoss, type TargetOptions } from '../clip/loss.js'
+import { type CorpusOptions, contrastiveLoss, corpusLoss, type TargetOptions } from '../clip/loss.js'
 import type { TextTower, TokenSequences } from '../clip/text-tower.js'
 import { imageFeature } from '../clip/two-tower.js'
 import type { ImageForwardOptions } from '../models/image/index.js'
@@ -11,7 +11,10 @@ type Tensor = torch.Tensor
 export interface ContrastiveBatch extends TargetOptions {
   /** [B, 3, H, W], normalised, on the model's device. */
   pixels: Tensor
+  /** Each image's, or with `corpus` all texts that there are, each once. */
   texts: TokenSequences
+  /** Image to text is against all texts. */
+  corpus?: Pick<CorpusOptions, 'owners' | 'logShares'> | null
 }
 
 export interface StepOptions {
@@ -21,6 +24,8 @@ export interface StepOptions {
   precision?: 'float32' | 'bfloat16' | 'float16'
   /** What the loss is multiplied with for backward(). Default: nothing. */
   scaleLoss?: (loss: Tensor) => Tensor
+  /** What is added to the loss: of the adapters. Default: nothing. */
+  regularizer?: (() => Tensor) | undefined
   forward?: ImageForwardOptions
   random: RandomStream
   /** Called between micro-batches: gives the event loop its turn, and may throw to stop. */
@@ -64,7 +69,7 @@ export async function contrastiveStep(
   const starts = Array.from({ length: Math.ceil(total / microBatch) }, (_, k) => k * microBatch)
 
   if (starts.length === 1) {
-    const result = run(() => lossOf(model, feature(0), batch))
+    const result = run(() => lossOf(model, feature(0), batch, options))
     await pause()
     run(() => (options.scaleLoss?.(result.loss) ?? result.loss).backward())
     return torch.keep({ loss: result.loss.detach(), scores: result.scores.detach() })
@@ -79,7 +84,7 @@ export async function contrastiveStep(
   }
   const trains = model.image.parameters().some(({ requiresGrad }) => requiresGrad)
   const features = scope.run(() => torch.cat(parts, 0).requiresGrad_(trains))
-  const result = run(() => lossOf(model, features, batch))
+  const result = run(() => lossOf(model, features, batch, options))
   await pause()
   run(() => (options.scaleLoss?.(result.loss) ?? result.loss).backward())
   // a frozen encoder has no gradient to go through it for
@@ -99,10 +104,17 @@ export async function contrastiveStep(
   return torch.keep({ loss: result.loss.detach(), scores: result.scores.detach() })
 }
 
-function lossOf(model: TextTower, feature: Tensor, { texts, ...targets }: ContrastiveBatch): StepResult {
-  const image = model.projectImage(feature)
-  const { loss, scores } = contrastiveLoss(image, model.encodeText(texts), model.logit_scale, targets)
-  return { loss, scores }
+function lossOf(
+  model: TextTower,
+  feature: Tensor,
+  { texts, corpus, ...targets }: ContrastiveBatch,
+  { regularizer }: StepOptions,
+): StepResult {
+  const [image, text] = [model.projectImage(feature), model.encodeText(texts)]
+  const { loss, scores } = corpus
+    ? corpusLoss(image, text, model.logit_scale, { ...targets, ...corpus })
+    : contrastiveLoss(image, text, model.logit_scale, targets)
+  return { loss: regularizer === undefined ? loss : loss.add(regularizer()), scores }
 }
 
 function cast<T>(model: TextTower, { precision = 'float32' }: StepOptions, work: () => T): T {

@@ -11,6 +11,7 @@ export type RateGroup = torch.optim.DecayGroup & { rateScale: number }
 
 /** The layer of a parameter of the image encoder: 0 for what comes before the layers, their count + 1 for what follows. */
 function depthOf(name: string, layers: number): number {
+  if (name.startsWith('image.feature_decoder.')) return layers + 1
   const layer = /\.(?:layers?|blocks|h)\.(\d+)\./.exec(name)
   if (layer !== null) return Number(layer[1]) + 1
   return /^image\.(embeddings|conv1|bn1|patch_embed)/.test(name) ? 0 : layers + 1

@@ -3,6 +3,7 @@ import { saveModel } from '../clip/model-files.js'
 import { type Batch, DataLoader, type DatasetSpec, DecoderPool, openDataset, PreparedImages } from '../data/index.js'
 import { CaptionTokens } from './caption-tokens.js'
 import { contrastiveStep } from './contrastive-step.js'
+import { Corpus, checkCorpus, checkSharing } from './corpus.js'
 import { runFigures } from './figures.js'
 import { inputPicture } from './log/pictures.js'
 import type { FullPretrainOptions } from './options/index.js'
@@ -13,6 +14,7 @@ import type { Task } from './task.js'
 import { buildTowers, resumeTowers } from './towers.js'
 import { validate } from './validate.js'
 import { validationData } from './validation-data.js'
+import { trainsMoreThanSaved, WholeAdapter } from './whole-adapter.js'
 
 /**
  * Contrastive pre-training of both towers (Du et al., MICCAI 2024, section 2).
@@ -42,6 +44,8 @@ export async function pretrainTask(
       signal: context.signal,
     }
     const loader = new DataLoader(dataset, { ...shared, training: true, augment })
+    const shares = options.negatives === 'corpus' ? loader.captionShares() : null
+    if (shares !== null) checkCorpus(shares.size, options)
     const { validation } = options
     const held = await validationData(spec, validation, context)
     const validationBatches =
@@ -53,6 +57,9 @@ export async function pretrainTask(
     ownMemory(model)
     const tokens = new CaptionTokens(tokenizer, model.encoding.maximumLength!)
     const captions = dataset.samples.map(({ caption }) => caption)
+    if (shares !== null) checkSharing(model, options)
+    const corpus = shares && (await Corpus.of(shares, tokens, { priors: options.priors, device }))
+    const adapter = trainsMoreThanSaved(options) ? new WholeAdapter(model, options) : null
     return {
       model,
       groups: parameterGroups(model, options.optimizer),
@@ -61,20 +68,25 @@ export async function pretrainTask(
       start: {
         images: dataset.samples.length,
         captions: new Set(captions).size,
-        figures: await runFigures(towers, options, captions),
+        figures: await runFigures(towers, options, shares === null ? captions : [...shares.keys()]),
       },
       async step(batch, tools) {
         const captions = batch.captions.map((each) => each ?? '')
-        const texts = await tokens.encode(captions)
+        const texts = corpus?.texts ?? (await tokens.encode(captions))
         const own = { targets, captions }
+        const all = corpus && { owners: corpus.ownersOf(captions), logShares: corpus.logShares }
         const { loss, scores } = await contrastiveStep(
           model,
-          { pixels: batch.pixels, texts, ...own },
-          { ...tools, microBatch, precision },
+          { pixels: batch.pixels, texts, corpus: all, ...own },
+          { ...tools, microBatch, precision, regularizer: adapter?.regularizer },
         )
         return { loss, accuracy: () => retrievalAccuracy(scores, 1, own), held: [scores] }
       },
-      afterStep: () => model.clampLogScale(),
+      afterStep(step, skipped) {
+        model.clampLogScale()
+        adapter?.afterStep(step, skipped)
+      },
+      ...(adapter && { extra: adapter.extra }),
       validate:
         validationBatches &&
         ((pause) => {
@@ -89,6 +101,8 @@ export async function pretrainTask(
       picture: inputPicture,
       async close() {
         await decoder?.close()
+        corpus?.[Symbol.dispose]()
+        adapter?.[Symbol.dispose]()
         model.dispose()
       },
     }

@@ -6,6 +6,7 @@ import type { ImagePooling } from '../clip/two-tower.js'
 import {
   buildModel,
   configText,
+  exactJson,
   freeze,
   fromPretrained,
   ImageEncoder,
@@ -16,11 +17,13 @@ import {
   pretrainedFolder,
   type TextEncoder,
   TextTokenizer,
+  Vit,
 } from '../models/index.js'
 import { addAdapter } from '../peft/index.js'
 import * as torch from '../torch/index.js'
 import { adapterConfig, type FullPretrainOptions } from './options/index.js'
 import { applyFreezing } from './parameter-groups.js'
+import { makeWhole, trainsMoreThanSaved } from './whole-adapter.js'
 
 /** A model to be trained, its tokenizer, and what its checkpoints say of it. */
 export interface Towers {
@@ -44,6 +47,12 @@ async function configOf({ model }: Tower): Promise<string> {
   }
 }
 
+/** The same of the image encoder, with the decoder that the run puts behind it. */
+async function imageConfigOf(image: FullPretrainOptions['image']): Promise<string> {
+  const text = await configOf(image)
+  return image.decoder === null ? text : jsonText({ ...exactJson(text), feature_decoder: image.decoder })
+}
+
 const isFromWeights = ({ model, pretrained }: Tower): boolean => pretrained ?? typeof model === 'string'
 
 async function load(tower: Tower, options: { device: torch.Device; layers?: number; logger?: Logger }) {
@@ -64,9 +73,18 @@ async function imageTower(options: FullPretrainOptions, device: torch.Device, lo
   if (!(image instanceof ImageEncoder)) {
     throw new TypeError(`image: expected an image encoder, but ${named(options.image)} is a ${image.constructor.name}`)
   }
-  image.maskRatio = options.image.maskRatio
-  image.checkpointing = options.image.checkpointing
-  if (options.image.frozen) freeze(image)
+  const { decoder, maskRatio, checkpointing, frozen } = options.image
+  if (decoder !== null) {
+    if (!(image instanceof Vit)) {
+      throw new TypeError(
+        `image.decoder: expected a plain ViT before it, but ${named(options.image)} is another encoder`,
+      )
+    }
+    torch.nn.construct({ device }, () => torch.scope(() => image.addDecoder(decoder)))
+  }
+  image.maskRatio = maskRatio
+  image.checkpointing = checkpointing
+  if (frozen) freeze(image)
   return image
 }
 
@@ -123,7 +141,7 @@ export async function buildTowers(
 ): Promise<Towers> {
   const { weights, place, tokenizerFile } = await textFiles(options)
   const tokenizer = TextTokenizer.open(place)
-  const [imageConfig, textConfig] = [await configOf(options.image), await configOf(options.text)]
+  const [imageConfig, textConfig] = [await imageConfigOf(options.image), await configOf(options.text)]
   const image = await imageTower(options, device, logger)
   const text = await textTower(options, device, logger)
   if (tokenizer.vocabularySize > text.vocabularySize) {
@@ -194,6 +212,7 @@ export async function resumeTowers(
   running.checkpointing = text.checkpointing
   if (peft === null) running.ownDropout = true
   model.encoding.execution = text.execution
+  if (trainsMoreThanSaved(options)) makeWhole(model, options)
   freezeUnused(model)
   applyFreezing(model, options)
   model.train()

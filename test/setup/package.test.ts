@@ -8,6 +8,19 @@ import { temporaryFolder } from './folder.js'
 
 const npm = process.platform === 'win32' ? 'npm.cmd' : 'npm'
 
+/** A user's first ten lines. */
+const TRAINING = `
+import { data, train } from 'cleft'
+await data.writePhantoms({ kind: 'chexpert', out: 'phantoms', patients: 30, seed: 1 })
+const job = train({
+  stage: 'pretrain', data: { kind: 'chexpert', root: 'phantoms/CheXpert-v1.0-small', holdout: null },
+  image: { model: { model_type: 'dinov2', hidden_size: 48, num_hidden_layers: 2, num_attention_heads: 3, image_size: 56 } },
+  text: 'cleft-report-lm', imageSize: 56, batchSize: 8, steps: 4, logEvery: 1, out: 'run',
+})
+for await (const event of job) if (event.type === 'step') console.log(event.step, event.loss)
+console.log((await job).checkpoint)
+`
+
 /** Runs a command as a user does: without what npm told this process of our own package. */
 function run(command: string, parameters: readonly string[], cwd: string, more: NodeJS.ProcessEnv): string {
   const own = Object.entries(process.env).filter(
@@ -53,6 +66,11 @@ test('as users get it: pack, install into an empty project, set up, a script of 
     "import * as torch from 'cleft/torch'\nconsole.log(JSON.stringify(torch.tensor([1, 2]).add(torch.tensor([3, 4])).toArray()))\n",
   )
   expect(run(process.execPath, ['add.js'], folder, environment).trim()).toBe('[4,6]')
+  writeFileSync(join(folder, 'train.js'), TRAINING)
+  const told = run(process.execPath, ['train.js'], folder, environment).trim().split('\n')
+  expect(told.length).toBe(5)
+  for (const line of told.slice(0, 4)) expect(Number(line.split(' ')[1])).toBeGreaterThan(0)
+  expect(existsSync(join(folder, told[4]!, 'trainable.safetensors'))).toBe(true)
   expect(JSON.parse(run(npm, ['exec', '--no', '--', 'cleft', 'doctor', '--json'], folder, environment))).toMatchObject({
     ok: true,
   })
