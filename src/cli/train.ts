@@ -46,10 +46,8 @@ class Interrupted extends Error {
 
 export async function handler(options: ArgumentsCamelCase<Options>): Promise<void> {
   const { config: file, recipe, set, data, out, resume, json } = options
-  if (file === undefined && recipe === undefined) {
-    throw new Error(
-      'expected a configuration file, --recipe, or both, but received neither; see: npx cleft train --help',
-    )
+  if (file === undefined && recipe === undefined && set.length === 0) {
+    throw new Error('expected a configuration file, --recipe or --set, but received none; see: npx cleft train --help')
   }
   const { ConsoleLog, eventLine, readRunOptions, train } = await import('../train/index.js')
   const run = readRunOptions({

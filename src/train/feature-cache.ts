@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync } from 'node:fs'
+import { accessSync, constants, existsSync, mkdirSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { type ImagePooling, imageFeature } from '../clip/two-tower.js'
 import { DataLoader, type Dataset, type LoaderOptions, type Sample } from '../data/index.js'
 import type { ImageEncoder } from '../models/index.js'
+import { messageOf } from '../setup/errors.js'
 import * as torch from '../torch/index.js'
 
 /*
@@ -98,11 +99,13 @@ export async function cachedFeatures(source: FeatureSource): Promise<FeatureTabl
   const path = join(folder, `${key.slice(0, 32)}.safetensors`)
   // what keepSize repeats is one image
   const distinct = [...new Set(dataset.samples)]
-  if (!existsSync(path)) await computeFeatures(source, distinct, path, key)
-  using file = torch.openSafetensors(path)
-  if (file.metadata.get('key') !== key) {
-    throw new Error(`expected '${path}' to be features of this data set and encoder, but it is not; delete it`)
+  let known = openFeatures(path, key)
+  if (known === null) {
+    await computeFeatures(source, distinct, path, key)
+    known = openFeatures(path, key)
   }
+  if (known === null) throw new Error(`expected '${path}' to be what was written there, but it is not`)
+  using file = known
   const found = torch.scope(() => file.tensor('samples').toTypedArray() as BigInt64Array)
   const rowOf = new Map(Array.from(found, (index, row) => [distinct[Number(index)]!, row]))
   const kept = dataset.samples.flatMap((sample, index) => (rowOf.has(sample) ? [index] : []))
@@ -115,6 +118,20 @@ export async function cachedFeatures(source: FeatureSource): Promise<FeatureTabl
     dataset.weights == null ? null : Float64Array.from(kept, (index) => dataset.weights![index]!),
     dataset.samples.length - samples.length,
   )
+}
+
+/** A file of features; null where it is missing or damaged, and can be made again. */
+function openFeatures(path: string, key: string): ReturnType<typeof torch.openSafetensors> | null {
+  if (!existsSync(path)) return null
+  try {
+    const file = torch.openSafetensors(path)
+    if (file.metadata.get('key') === key) return file
+    file.close()
+    return null
+  } catch (error) {
+    if (error instanceof torch.WeightsFileError) return null
+    throw error
+  }
 }
 
 async function computeFeatures(
@@ -133,7 +150,14 @@ async function computeFeatures(
     channels: 3,
   })
   // before hours of work that could not be kept
-  mkdirSync(folder, { recursive: true })
+  try {
+    mkdirSync(folder, { recursive: true })
+    accessSync(folder, constants.W_OK)
+  } catch (error) {
+    throw new Error(
+      `expected a folder for features at '${folder}', but it cannot be written to: ${messageOf(error)}; choose another`,
+    )
+  }
   using scope = new torch.Scope()
   const features = scope.run(() => torch.empty([samples.length, encoder.featureWidth]))
   const found: number[] = []

@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, rmSync } from 'node:fs'
+import { existsSync, readdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { imageFeature } from '../../src/clip/two-tower.js'
@@ -111,6 +111,23 @@ describe('features of a frozen encoder', () => {
     expect(table.samples).toEqual(samples.filter((_, index) => index !== 2))
     expect([...table.weights!].slice(0, 3)).toEqual([1, 2, 4])
     expect(table.unreadable).toBe(1)
+  })
+
+  it('that are damaged are computed again; a folder that cannot be is refused, and a stop leaves no file', async () => {
+    const folder = join(data.folder, 'damaged')
+    const source = sourceOf(await open({ fraction: 0.5 }), { folder })
+    const table = await cachedFeatures(source)
+    const values = table.features.toTypedArray().slice()
+    table[Symbol.dispose]()
+    truncateSync(join(folder, readdirSync(folder)[0]!), 1000)
+    using again = await cachedFeatures(source)
+    expect(again.features.toTypedArray()).toEqual(values)
+    writeFileSync(join(data.folder, 'file'), '')
+    await expect(cachedFeatures({ ...source, folder: join(data.folder, 'file') })).rejects.toThrow(/choose another/)
+    const stopped = join(data.folder, 'stopped')
+    const pause = () => Promise.reject(new Error('enough'))
+    await expect(cachedFeatures({ ...source, folder: stopped, pause })).rejects.toThrow('enough')
+    expect(readdirSync(stopped)).toEqual([])
   })
 
   it('come in batches: every image once an epoch, and exactly on from any batch', async () => {
