@@ -1,4 +1,6 @@
+import { createHash } from 'node:crypto'
 import type { ClassTargets, ClassTask } from '../clip/classifier.js'
+import { byRank } from '../data/datasets/select.js'
 import { BLANK, type Dataset, type Sample, UNCERTAIN } from '../data/index.js'
 import { balancedWeights } from '../data/loader/order.js'
 import * as torch from '../torch/index.js'
@@ -11,6 +13,17 @@ export interface LabelOptions {
   readonly findings?: readonly string[] | undefined
   readonly uncertain: 'exclude' | 'negative' | 'positive'
   readonly blank: 'exclude' | 'negative'
+}
+
+/** Which part of the labelled images: as a data set's description says it. */
+export interface PartOptions {
+  readonly fraction?: number | undefined
+  /** Of the part. Default: 42. */
+  readonly seed?: number | undefined
+  /** Repeats a part up to about the full number, as published for RSNA. */
+  readonly keepSize?: boolean | undefined
+  /** Draws every class as often. */
+  readonly balance?: boolean | undefined
 }
 
 const LEFT_OUT = -1
@@ -68,18 +81,52 @@ export class ClassLabels {
     })
   }
 
-  /** The images that something is known of. Of a data set without weights all are drawn alike, else every class is. */
-  labelled(dataset: Dataset, { balance = false }: { balance?: boolean } = {}): Dataset {
-    const { kind, root, findings, classes, problems, hash, open } = dataset
-    const samples = dataset.samples.filter((sample) => this.valuesOf(sample).some((value) => value !== LEFT_OUT))
+  /**
+   * The images that something is known of, or a part of them: the first in the data set's seeded order, and the first of
+   * each class wherever they are in it, so that a small part lacks none. A smaller part is within a larger one.
+   */
+  labelled(
+    dataset: Dataset,
+    { fraction = 1, seed = 42, keepSize = false, balance = false }: PartOptions = {},
+  ): Dataset {
+    if (!(fraction > 0 && fraction <= 1)) {
+      throw new RangeError(`data.fraction: expected a number above 0, up to 1, but received ${fraction}`)
+    }
     if (balance && this.task === 'multi') {
       throw new RangeError(`data.balance: expected one class an image (labels: 'single'), but findings are several`)
     }
+    const { kind, root, findings, classes, problems, open } = dataset
+    const known = dataset.samples.filter((sample) => this.valuesOf(sample).some((value) => value !== LEFT_OUT))
+    const part = fraction === 1 ? known : this.partOf(known, fraction, seed)
+    const samples = keepSize ? Array.from({ length: Math.floor(1 / fraction) }, () => part).flat() : part
+    const hash = createHash('sha256').update(dataset.hash)
+    for (const { row, path } of samples) hash.update(JSON.stringify([row, path]))
     return {
-      ...{ kind, root, findings, classes, problems, hash, samples },
+      ...{ kind, root, findings, classes, problems, samples, hash: hash.digest('hex') },
       ...(open && { open }),
       weights: balance ? Float64Array.from(balancedWeights(samples)) : null,
     }
+  }
+
+  private partOf(known: readonly Sample[], fraction: number, seed: number): Sample[] {
+    const order = byRank(known, seed, 'fraction')
+    const count = Math.max(1, Math.round(fraction * known.length))
+    const chosen = new Set<Sample>()
+    const seen = new Set<string>()
+    for (const sample of order) {
+      for (const [k, value] of this.valuesOf(sample).entries()) {
+        // of one class an image is without all others
+        const isWanted = value === 1 || (value === 0 && this.task === 'multi')
+        if (!isWanted || seen.has(`${k} ${value}`)) continue
+        seen.add(`${k} ${value}`)
+        chosen.add(sample)
+      }
+    }
+    for (const sample of order) {
+      if (chosen.size >= count) break
+      chosen.add(sample)
+    }
+    return known.filter((sample) => chosen.has(sample))
   }
 
   /** @throws RangeError where a class has no example, or a finding none of one side */
@@ -90,8 +137,8 @@ export class ClassLabels {
     if (lacking.length === 0) return
     const [what, advice] =
       this.task === 'single'
-        ? ['an image of each class', 'take a larger fraction, or other classes']
-        : ['an image with and one without each finding', 'take a larger fraction, or fewer findings']
+        ? ['an image of each class', 'take other classes, or other data']
+        : ['an image with and one without each finding', 'take fewer findings']
     throw new RangeError(
       `data: expected ${what}, but of ${lacking.join(', ')} there is none among ${samples.length}; ${advice}`,
     )

@@ -13,7 +13,7 @@ import {
 } from '../data/index.js'
 import { sha256OfFile } from '../setup/files.js'
 import * as torch from '../torch/index.js'
-import { ClassLabels } from './class-labels.js'
+import { ClassLabels, type PartOptions } from './class-labels.js'
 import { accuracyOf, classMetrics } from './class-metrics.js'
 import { refuseSplitBatchNorm } from './contrastive-step.js'
 import { type FeatureBatch, FeatureBatches } from './feature-batches.js'
@@ -54,12 +54,14 @@ interface Beginning {
 async function begin(options: Options, context: RunContext, from: string | null): Promise<Beginning> {
   const device = deviceOf(options.device)
   const { data, batchSize, validation } = options
-  const { balance = false, ...rest } = data as Record<string, unknown>
+  // a part of the images that have a label, not of all
+  const { fraction, keepSize, balance, ...rest } = data as typeof data & PartOptions
   const spec = { maxProblems: options.maxProblems, ...rest } as unknown as DatasetSpec
   const whole = await openDataset(spec)
   const labels = ClassLabels.of(whole, options)
-  const dataset = labels.labelled(whole, { balance: balance === true })
-  labels.checkExamples(dataset.samples)
+  labels.checkExamples(whole.samples)
+  const { seed } = rest as PartOptions
+  const dataset = labels.labelled(whole, { fraction, keepSize, balance, seed })
   if (batchSize > dataset.samples.length) {
     throw new RangeError(
       `batchSize: expected as many images as there are, ${dataset.samples.length} with a label, at most, but received ${batchSize}`,
@@ -101,10 +103,8 @@ async function heldOut(
   labels: ClassLabels,
   context: RunContext,
 ): Promise<Dataset | null> {
-  const plain = { ...spec }
-  // what makes up for a small part of the training set
-  for (const name of ['keepSize', 'perClass'] as const) delete (plain as Record<string, unknown>)[name]
-  const whole = await validationData(plain, validation, context)
+  const { perClass: _, ...all } = spec as DatasetSpec & { perClass?: number }
+  const whole = await validationData(all as DatasetSpec, validation, context)
   if (whole === null) return null
   const dataset = labels.labelled(whole)
   if (dataset.samples.length === 0) {

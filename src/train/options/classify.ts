@@ -9,7 +9,10 @@ import { checkWarmup, count, data, optimizer, patterns, running } from './shared
 const shared = {
   /** A checkpoint, or a model folder. */
   from: z.string().min(1),
-  /** Default: what the checkpoint was trained on; `fraction` takes a part of it. */
+  /**
+   * Default: what the checkpoint was trained on. `fraction` takes a part of its labelled images (the first of each class
+   * among them), `balance` draws every class as often.
+   */
   data,
   /** 'single': one class an image. 'multi': each finding by itself. Default: by the data. */
   labels: z.enum(['single', 'multi']).optional(),
