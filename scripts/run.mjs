@@ -103,6 +103,10 @@ const tasks = {
     prepare()
     run(process.execPath, ['scripts/quickstart.mjs', ...parameters])
   },
+  tour() {
+    prepare()
+    run(process.execPath, ['scripts/tour.mjs'])
+  },
   test(parameters) {
     prepare({ mayFail: true })
     tool('vitest', 'vitest.mjs', ['run', ...parameters])

@@ -33,11 +33,23 @@ describe('recipes', () => {
     expect(about).toMatch(/\.$/)
     const options = readRunOptions({ recipe: name, options: { data: { root: 'd' }, out: 'o' } })
     const full = parseOptions(options)
-    expect(full).toMatchObject({ out: 'o', steps: 40_000, batchSize: 72, embeddingWidth: 512 })
+    const published = { steps: 40_000, batchSize: 72, embeddingWidth: 512 }
+    expect(full).toMatchObject({ out: 'o', ...(name.endsWith('-small') ? { imageSize: 64 } : published) })
     // nothing that is written is lost on the way
     expect(full).toMatchObject(readRecipe(name).options)
-    for (const model of [full.image.model, full.text.model])
-      expect(() => readNamedConfig(model as string)).not.toThrow()
+    for (const model of [full.image.model, full.text.model]) {
+      if (typeof model === 'string') expect(() => readNamedConfig(model)).not.toThrow()
+    }
+  })
+
+  it('of the small size differ in the text alone', () => {
+    const of = (recipe: string) => parseOptions(readRunOptions({ recipe, options: { data: { root: 'd' }, out: 'o' } }))
+    const { text, peft, ...cleft } = of('cleft-small')
+    const { text: bert, peft: none, ...baseline } = of('clip-bert-small')
+    expect(baseline).toEqual(cleft)
+    expect(none).toBeNull()
+    expect(peft).toMatchObject({ type: 'lora' })
+    expect(bert.projection).toEqual(text.projection)
   })
 
   it('have the published settings', () => {
