@@ -107,6 +107,11 @@ const tasks = {
     prepare()
     run(process.execPath, ['scripts/tour.mjs'])
   },
+  /** The main job on a folder of real images. */
+  real(parameters) {
+    prepare()
+    run(process.execPath, ['scripts/real/main.mjs', ...parameters])
+  },
   test(parameters) {
     prepare({ mayFail: true })
     tool('vitest', 'vitest.mjs', ['run', ...parameters])

@@ -27,14 +27,17 @@ function fileOf(text: string, ending = 'yaml'): string {
   return path
 }
 
+/** Those that nobody published: for few images, and small machines. */
+const ownRecipes = ['cleft-small', 'clip-bert-small', 'few-images']
+
 describe('recipes', () => {
   it.each(listRecipes())('%s is a run but for its data and folder', (name) => {
     const { about } = readRecipe(name)
     expect(about).toMatch(/\.$/)
     const options = readRunOptions({ recipe: name, options: { data: { root: 'd' }, out: 'o' } })
     const full = parseOptions(options)
-    const published = { steps: 40_000, batchSize: 72, embeddingWidth: 512 }
-    expect(full).toMatchObject({ out: 'o', ...(name.endsWith('-small') ? { imageSize: 64 } : published) })
+    expect(full.out).toBe('o')
+    if (!ownRecipes.includes(name)) expect(full).toMatchObject({ steps: 40_000, batchSize: 72, embeddingWidth: 512 })
     // nothing that is written is lost on the way
     expect(full).toMatchObject(readRecipe(name).options)
     for (const model of [full.image.model, full.text.model]) {

@@ -1,5 +1,6 @@
 /*
- * ResNet of bottleneck blocks: He et al. 2015 (arXiv 1512.03385), with the stride in the 3x3 convolution (v1.5).
+ * ResNet: He et al. 2015 (arXiv 1512.03385), of basic blocks (18 and 34 layers) or bottlenecks with the stride in the 3x3
+ * convolution (50 layers and more, v1.5).
  *
  * After torchvision/models/resnet.py, whose state-dict names these are; `transformersLayout` leads from the names of
  * transformers' models/resnet/modeling_resnet.py to them.
@@ -14,33 +15,69 @@ const { nn } = torch
 type Tensor = torch.Tensor
 
 export interface ResNetConfig {
+  block: 'basic' | 'bottleneck'
   /** Blocks of each of the four stages: [3, 4, 6, 3] for ResNet-50. */
   depths: readonly number[]
   /** Channels after the first convolution. */
   width: number
+  /** Channels after each stage: [256, 512, 1024, 2048] for ResNet-50. */
+  widths: readonly number[]
   channels: number
 }
 
+/** A bottleneck is so much narrower than what goes in and comes out. */
 const EXPANSION = 4
 
 /** Reads config.json of model_type resnet: with `layout: "torchvision"`, depths and width; or transformers' own. */
 export function readResNetConfig(config: Config): ResNetConfig {
-  config.only('layer_type', ['bottleneck'])
+  config.only('layer_type', ['bottleneck', 'basic'])
   config.only('hidden_act', ['relu'])
   config.only('downsample_in_first_stage', [false])
   config.only('downsample_in_bottleneck', [false])
   config.only('layout', ['torchvision', 'transformers'])
   config.ignore('out_features', 'out_indices', 'stage_names', 'image_size')
+  const block = config.string('layer_type', 'bottleneck') as ResNetConfig['block']
   const depths = config.counts('depths', [3, 4, 6, 3])
   const width = config.count(config.has('width') ? 'width' : 'embedding_size', 64)
-  const expected = depths.map((_, stage) => EXPANSION * (width << stage))
-  const widths = config.counts('hidden_sizes', expected)
-  if (widths.join() !== expected.join() || depths.length !== 4) {
+  const expansion = block === 'basic' ? 1 : EXPANSION
+  const usual = [0, 1, 2, 3].map((stage) => expansion * (width << stage))
+  const widths = config.counts('hidden_sizes', usual)
+  if (widths.length !== 4 || depths.length !== 4 || widths.some((each) => each % expansion !== 0)) {
     throw new RangeError(
-      `resnet: expected four stages of widths ${expected}, but config.json says depths ${depths} and hidden_sizes ${widths}`,
+      `resnet: expected four stages, of widths that ${expansion} divides, but config.json says depths ${depths} and hidden_sizes ${widths}`,
     )
   }
-  return { depths, width, channels: config.count('num_channels', 3) }
+  return { block, depths, width, widths, channels: config.count('num_channels', 3) }
+}
+
+/** The input as a block's output has it, where they differ in size. */
+function shortcut(inChannels: number, out: number, stride: number): torch.nn.Sequential | null {
+  if (stride === 1 && inChannels === out) return null
+  return new nn.Sequential(new nn.Conv2d(inChannels, out, 1, { stride, bias: false }), new nn.BatchNorm2d(out))
+}
+
+class BasicBlock extends nn.Module {
+  conv1: torch.nn.Conv2d
+  bn1: torch.nn.BatchNorm2d
+  conv2: torch.nn.Conv2d
+  bn2: torch.nn.BatchNorm2d
+  downsample: torch.nn.Sequential | null
+
+  constructor(inChannels: number, out: number, stride: number) {
+    super()
+    this.conv1 = new nn.Conv2d(inChannels, out, 3, { stride, padding: 1, bias: false })
+    this.bn1 = new nn.BatchNorm2d(out)
+    this.conv2 = new nn.Conv2d(out, out, 3, { padding: 1, bias: false })
+    this.bn2 = new nn.BatchNorm2d(out)
+    this.downsample = shortcut(inChannels, out, stride)
+  }
+
+  /** [B, C, H, W] to [B, out, H / stride, W / stride]. */
+  forward(x: Tensor): Tensor {
+    const first = this.bn1.forward(this.conv1.forward(x)).relu()
+    const second = this.bn2.forward(this.conv2.forward(first))
+    return second.add(this.downsample?.forward(x) ?? x).relu()
+  }
 }
 
 class Bottleneck extends nn.Module {
@@ -52,9 +89,9 @@ class Bottleneck extends nn.Module {
   bn3: torch.nn.BatchNorm2d
   downsample: torch.nn.Sequential | null
 
-  constructor(inChannels: number, width: number, stride: number) {
+  constructor(inChannels: number, out: number, stride: number) {
     super()
-    const out = EXPANSION * width
+    const width = out / EXPANSION
     const bias = false
     this.conv1 = new nn.Conv2d(inChannels, width, 1, { bias })
     this.bn1 = new nn.BatchNorm2d(width)
@@ -62,13 +99,10 @@ class Bottleneck extends nn.Module {
     this.bn2 = new nn.BatchNorm2d(width)
     this.conv3 = new nn.Conv2d(width, out, 1, { bias })
     this.bn3 = new nn.BatchNorm2d(out)
-    const isSame = stride === 1 && inChannels === out
-    this.downsample = isSame
-      ? null
-      : new nn.Sequential(new nn.Conv2d(inChannels, out, 1, { stride, bias }), new nn.BatchNorm2d(out))
+    this.downsample = shortcut(inChannels, out, stride)
   }
 
-  /** [B, C, H, W] to [B, 4 width, H / stride, W / stride]. */
+  /** [B, C, H, W] to [B, out, H / stride, W / stride]. */
   forward(x: Tensor): Tensor {
     const narrow = this.bn1.forward(this.conv1.forward(x)).relu()
     const spread = this.bn2.forward(this.conv2.forward(narrow)).relu()
@@ -93,17 +127,18 @@ export class ResNet extends ImageEncoder {
   override readonly takesAnySize = true
   override readonly hasClassToken = false
 
-  constructor({ depths, width, channels }: ResNetConfig) {
+  constructor({ block, depths, width, widths, channels }: ResNetConfig) {
     super()
     this.channels = channels
-    this.featureWidth = EXPANSION * (width << 3)
+    this.featureWidth = widths[3]!
     this.conv1 = new nn.Conv2d(channels, width, 7, { stride: 2, padding: 3, bias: false })
     this.bn1 = new nn.BatchNorm2d(width)
     const stage = (index: number): torch.nn.Sequential => {
-      const own = width << index
-      const before = index === 0 ? width : EXPANSION * (width << (index - 1))
+      const Block = block === 'basic' ? BasicBlock : Bottleneck
+      const out = widths[index]!
+      const before = index === 0 ? width : widths[index - 1]!
       const blocks = Array.from({ length: depths[index]! }, (_, k) =>
-        k === 0 ? new Bottleneck(before, own, index === 0 ? 1 : 2) : new Bottleneck(EXPANSION * own, own, 1),
+        k === 0 ? new Block(before, out, index === 0 ? 1 : 2) : new Block(out, out, 1),
       )
       return new nn.Sequential(...blocks)
     }
