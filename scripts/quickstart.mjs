@@ -9,6 +9,12 @@ import { hideBin } from 'yargs/helpers'
 import { Commands } from './quickstart-commands.mjs'
 import { rowOf, tableOf } from './quickstart-table.mjs'
 
+/** What is made of a pre-trained model, in this order: evaluated as it is, or after a stage that begins with it. */
+const stages = {
+  cleft: ['zero-shot'],
+  'clip-bert': ['zero-shot'],
+}
+
 const options = await yargs(hideBin(process.argv))
   .scriptName('npm run quickstart --')
   .usage('$0 [--data FOLDER]\n\nPre-trains CLEFT and a baseline with BERT, and evaluates both on CheXpert-5x200')
@@ -16,9 +22,15 @@ const options = await yargs(hideBin(process.argv))
   .option('recipe', { type: 'string', describe: 'default: cleft-chexpert for --data, cleft-small for phantoms' })
   .option('baseline', { type: 'string', describe: 'its recipe; default: clip-bert, or clip-bert-small' })
   .option('out', { type: 'string', default: 'quickstart', describe: 'where everything goes' })
-  .option('patients', { type: 'number', default: 2000, describe: 'of phantoms, for training', conflicts: 'data' })
+  .option('patients', { type: 'number', describe: 'of phantoms, for training; default: 2000', conflicts: 'data' })
   .option('per-class', { type: 'number', describe: 'images a class in the test; default: 200, or 80 of phantoms' })
   .option('seed', { type: 'number', default: 0, describe: 'of phantoms and training' })
+  .option('stage', {
+    choices: stages.cleft,
+    array: true,
+    default: stages.cleft,
+    describe: 'which evaluations, each with the training that it needs',
+  })
   .option('set', {
     type: 'string',
     array: true,
@@ -30,7 +42,7 @@ const options = await yargs(hideBin(process.argv))
   .parse()
 
 const isReal = options.data !== undefined
-const { out, patients, seed } = options
+const { out, patients = 2000, seed } = options
 const perClass = options.perClass ?? (isReal ? 200 : 80)
 const recipes = {
   cleft: options.recipe ?? (isReal ? 'cleft-chexpert' : 'cleft-small'),
@@ -40,11 +52,12 @@ const data = options.data ?? join(out, 'phantoms')
 const prepared = join(out, 'shards')
 const report = join(out, 'report')
 
-/** What is done with a pre-trained model, in this order; a zero-shot evaluation trains nothing. */
-const stages = {
-  cleft: ['zero-shot'],
-  'clip-bert': ['zero-shot'],
+/** The published settings are for tens of thousands of steps: those of phantoms are shorter. */
+const short = {
+  prompt: { steps: 400, optimizer: { type: 'adamw', lr: 2e-3, weightDecay: 1e-3 } },
+  'linear-probe': { steps: 600 },
 }
+
 const started = performance.now()
 mkdirSync(out, { recursive: true })
 const commands = new Commands(join(out, 'commands.json'))
@@ -77,7 +90,30 @@ for (const [method, recipe] of Object.entries(recipes)) {
     ...options.set.flatMap((setting) => ['--set', setting]),
     ...['--resume', '--json'],
   ])
-  for (const stage of stages[method]) rows.push(await evaluated(method, stage, pretrained))
+  for (const stage of stages[method].filter((each) => options.stage.includes(each))) {
+    const trained =
+      stage === 'zero-shot' ? pretrained : await trainedFurther(method, stage, pretrained.result.checkpoint)
+    rows.push(await evaluated(method, stage, trained))
+  }
+}
+
+/** Trains a stage that begins with a checkpoint, by a configuration file that is left for looking at. */
+async function trainedFurther(method, stage, from) {
+  const name = `${method}-${stage}`
+  const [kind, percent] = stage.split('-')
+  const task = kind === 'probe' ? 'linear-probe' : kind
+  const config = {
+    stage: task,
+    from,
+    ...(percent !== undefined && { data: { fraction: Number(percent) / 100 } }),
+    prepared,
+    seed,
+    ...(isReal ? {} : short[task]),
+    out: join(out, 'runs', name),
+  }
+  const file = join(out, `${name}.json`)
+  writeFileSync(file, `${JSON.stringify(config, null, 2)}\n`)
+  return await commands.run(`${name}-train`, ['train', file, '--resume', '--json'])
 }
 
 /** Evaluates what a training command has left; a row of the table. */
@@ -94,12 +130,7 @@ async function evaluated(method, stage, trained) {
   return rowOf({ name, method, stage, trained, evaluation })
 }
 
-await commands.run('compare', [
-  'compare',
-  ...rows.map(({ name }) => join(report, name)),
-  ...['--report', report],
-  '--json',
-])
+await commands.run('compare', ['compare', ...rows.map(({ name }) => join(report, name)), '--report', report, '--json'])
 const summary = join(report, 'summary.json')
 const seconds = (performance.now() - started) / 1000
 const settings = { data: isReal ? data : 'phantoms', recipes, perClass, seed, seconds }
