@@ -22,7 +22,7 @@ const options = await yargs(hideBin(process.argv))
   .option('recipe', { type: 'string', describe: 'default: cleft-chexpert for --data, cleft-small for phantoms' })
   .option('baseline', { type: 'string', describe: 'its recipe; default: clip-bert, or clip-bert-small' })
   .option('out', { type: 'string', default: 'quickstart', describe: 'where everything goes' })
-  .option('patients', { type: 'number', describe: 'of phantoms, for training; default: 2000', conflicts: 'data' })
+  .option('patients', { type: 'number', describe: 'of phantoms, for training; default: 1600', conflicts: 'data' })
   .option('per-class', { type: 'number', describe: 'images a class in the test; default: 200, or 80 of phantoms' })
   .option('seed', { type: 'number', default: 0, describe: 'of phantoms and training' })
   .option('stage', {
@@ -42,7 +42,7 @@ const options = await yargs(hideBin(process.argv))
   .parse()
 
 const isReal = options.data !== undefined
-const { out, patients = 2000, seed } = options
+const { out, patients = 1600, seed } = options
 const perClass = options.perClass ?? (isReal ? 200 : 80)
 const recipes = {
   cleft: options.recipe ?? (isReal ? 'cleft-chexpert' : 'cleft-small'),

@@ -48,6 +48,10 @@ describe('the quickstart', () => {
     // the language model of CLEFT does not train
     expect(runs[0].trainable).toBeLessThan(runs[1].trainable)
 
+    const commands = Object.values(JSON.parse(readFileSync(join(folder, 'whole', 'commands.json'), 'utf8')))
+    // also of those that start threads
+    for (const { peakMiB } of commands as { peakMiB: number }[]) expect(peakMiB).toBeGreaterThan(50)
+
     const again = quickstart(...options)
     expect(again.status).toBe(0)
     expect(again.stderr.match(/was done before/g)).toHaveLength(8)
