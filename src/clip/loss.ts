@@ -74,17 +74,56 @@ export function contrastiveLoss(
 
 /** {@link contrastiveLoss} of scores [B, B]. */
 export function lossOfScores(scores: Tensor, options: TargetOptions = {}): Tensor {
+  // the same for both directions: equality is symmetric
+  const target = targetOf(scores, options)
+  const { crossEntropy } = nn.functional
+  return crossEntropy(scores, target).add(crossEntropy(scores.t(), target))
+}
+
+export interface CorpusOptions extends TargetOptions {
+  /** For each image, which text of the corpus is its own. */
+  owners: readonly number[]
+  /** The logarithm of each text's share of the training set, [M], which image to text is then given. Default: none. */
+  logShares?: Tensor | null
+}
+
+/**
+ * Cross-entropy image to text against every text of a corpus, plus text to image against the batch.
+ *
+ * The corpus has each text once, so that image to text has one right answer whatever the targets; they are those of text
+ * to image.
+ *
+ * @param image [B, D]
+ * @param corpus [M, D], distinct texts
+ * @returns scores within the batch, [B, B]
+ */
+export function corpusLoss(image: Tensor, corpus: Tensor, logScale: Tensor, options: CorpusOptions): ContrastiveResult {
+  const { owners, logShares = null } = options
+  const all = similarityScores(image, corpus, logScale)
+  const [images, texts] = all.shape as [number, number]
+  if (owners.length !== images || !owners.every((each) => Number.isInteger(each) && each >= 0 && each < texts)) {
+    throw new RangeError(
+      `corpusLoss: expected one of ${texts} texts for each of ${images} images, but received [${owners}]`,
+    )
+  }
+  if (logShares !== null && logShares.shape.join() !== String(texts)) {
+    throw new RangeError(`corpusLoss: expected logShares [${texts}], but received [${logShares.shape}]`)
+  }
+  const own = torch.tensor([...owners], { dtype: 'int64', device: all.device as torch.Device })
+  const scores = all.indexSelect(1, own)
+  const { crossEntropy } = nn.functional
+  const toText = crossEntropy(logShares === null ? all : all.add(logShares), own)
+  return { loss: toText.add(crossEntropy(scores.t(), targetOf(scores, options))), scores }
+}
+
+/** What is right for scores [B, B]: classes [B], or shares [B, B]. */
+function targetOf(scores: Tensor, options: TargetOptions): Tensor {
   const count = scores.size(0)
   if (count === 0) throw new RangeError('contrastiveLoss: expected one pair at least, but the batch is empty')
   const device = scores.device as torch.Device
   const equal = equalCaptions(count, options)
-  const target =
-    equal === null
-      ? torch.arange(count, { device })
-      : // the same for both directions: equality is symmetric
-        torch.fromTypedArray(sharesOf(equal, count), [count, count], { device, dtype: scores.dtype })
-  const { crossEntropy } = nn.functional
-  return crossEntropy(scores, target).add(crossEntropy(scores.t(), target))
+  if (equal === null) return torch.arange(count, { device })
+  return torch.fromTypedArray(sharesOf(equal, count), [count, count], { device, dtype: scores.dtype })
 }
 
 /** Numbers of captions: equal ones are the same. Null for 'identity'. */

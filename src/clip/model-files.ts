@@ -31,20 +31,22 @@ import { TextTower } from './text-tower.js'
 const projection = z.object({ kind: z.enum(['linear', 'mlp']), hiddenWidth: z.number().int().positive().optional() })
 const towerConfig = z.record(z.string(), z.unknown()).readonly()
 
+/** What any model folder says of its image encoder. */
+export const imageModel = z.object({
+  /** What config.json of the image encoder says. */
+  config: towerConfig,
+  pooling: z.enum(['mean-prenorm', 'cls', 'mean-patches', 'pooled']),
+  /** What images become before the encoder: src/data/augment. */
+  input: z
+    .object({ size: z.number().int().positive(), resize: z.enum(['published', 'crop']) })
+    .default({ size: 224, resize: 'published' }),
+})
+
 const modelConfig = z.object({
   format: z.literal('cleft-model'),
   version: z.literal(1),
   embeddingWidth: z.number().int().positive(),
-  image: z.object({
-    /** What config.json of the image encoder says. */
-    config: towerConfig,
-    pooling: z.enum(['mean-prenorm', 'cls', 'mean-patches', 'pooled']),
-    projection,
-    /** What images become before the encoder: src/data/augment. */
-    input: z
-      .object({ size: z.number().int().positive(), resize: z.enum(['published', 'crop']) })
-      .default({ size: 224, resize: 'published' }),
-  }),
+  image: imageModel.extend({ projection }),
   text: z.object({
     config: towerConfig,
     /**
@@ -144,7 +146,9 @@ export function saveModel(folder: string, model: TextTower, options: SaveModelOp
   mkdirSync(folder, { recursive: true })
   torch.scope(() => {
     const state = new Map<string, torch.Tensor>()
-    const isSaved = (name: string) => !name.startsWith('text.') || (adapted === null && options.textWeights === null)
+    const trained = ownTextParameters(model)
+    const isSaved = (name: string) =>
+      !name.startsWith('text.') || (adapted === null && options.textWeights === null) || trained.has(name)
     for (const [name, tensor] of model.stateDict()) if (isSaved(name)) state.set(name, tensor)
     for (const name of adapters) {
       for (const [key, tensor] of adapterState(text, name)) state.set(adapterPrefix(name) + key, tensor)
@@ -153,6 +157,25 @@ export function saveModel(folder: string, model: TextTower, options: SaveModelOp
   })
   if (options.tokenizer !== undefined) writeFileSync(join(folder, TOKENIZER), options.tokenizer)
   writeJson(join(folder, MODEL_CONFIG), config)
+}
+
+/** Names of the language model's own parameters that trained or train, beside its adapters. */
+function ownTextParameters(model: TextTower): Set<string> {
+  const { text, trainedText } = model
+  const adapters = new Set<torch.Tensor>()
+  if (text instanceof AdaptedModel) {
+    for (const name of text.adapters.keys()) {
+      for (const parameter of text.adapterParameters(name).values()) adapters.add(parameter)
+      // of a prefix that is made by a projection more trains than is kept
+      if (text.prompt_encoder.has(name)) {
+        for (const parameter of text.prompt_encoder.get(name).parameters()) adapters.add(parameter)
+      }
+    }
+  }
+  const trains = model
+    .namedParameters()
+    .filter(([name, each]) => name.startsWith('text.') && each.requiresGrad && !adapters.has(each))
+  return new Set([...trainedText, ...trains.map(([name]) => name)])
 }
 
 /** What a model folder says of itself: to write the model again. */
@@ -229,10 +252,24 @@ export async function loadModel(folder: string, options: LoadModelOptions = {}):
         loadWeights(model[part], under(source, `${part}.`), options)
       }
       torch.noGrad(() => model.logit_scale.copy_(source.tensor('logit_scale')))
+      if (config.text.weights !== null) loadTrainedText(model, source, path)
       return model.trainProjections(trainable).eval()
     })
   } finally {
     source.close?.()
+  }
+}
+
+/** Of a frozen language model what was trained of it. */
+function loadTrainedText(model: TextTower, source: WeightSource, path: string): void {
+  const parameters = new Map(model.namedParameters())
+  for (const name of source.names.filter((each) => each.startsWith('text.'))) {
+    const [own, saved] = [parameters.get(name), source.tensor(name)]
+    if (own === undefined || own.shape.join() !== saved.shape.join()) {
+      throw new TypeError(`${path}: expected a language model with ${name} [${saved.shape}], but it has none such`)
+    }
+    torch.noGrad(() => own.copy_(saved))
+    model.trainedText.add(name)
   }
 }
 
@@ -264,7 +301,7 @@ async function languageModel(
 }
 
 /** The tensors whose names begin so, without it. */
-function under(source: WeightSource, prefix: string): WeightSource {
+export function under(source: WeightSource, prefix: string): WeightSource {
   const own = source.names.filter((name) => name.startsWith(prefix))
   return selectSource(source, new Map(own.map((name) => [name.slice(prefix.length), name])))
 }

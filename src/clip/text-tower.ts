@@ -22,6 +22,8 @@ export interface TextTowerOptions extends Omit<TwoTowerOptions<TokenSequences>, 
 export class TextTower extends TwoTower<TokenSequences> {
   /** How texts are encoded from now on; may be changed at any time. */
   readonly encoding: EncodeTextOptions
+  /** Names of the language model's own parameters that are no longer those of the frozen one: trained before, and saved. */
+  readonly trainedText = new Set<string>()
 
   constructor({ text, pooling, padToken = 0, maximumLength, execution = 'auto', ...rest }: TextTowerOptions) {
     const encoding: EncodeTextOptions = {

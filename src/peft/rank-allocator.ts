@@ -45,7 +45,7 @@ const parts: readonly Part[] = ['a', 'b', 'e']
  * const loss = task(adapted.forward(input)).add(adalora.orthogonalLoss())
  * loss.backward(); adamw.step(); adalora.afterBackward(step); adamw.zeroGrad()
  */
-export class RankAllocator {
+export class RankAllocator implements Disposable {
   readonly #adapted: AdaptedModel
   readonly #name: string
   readonly #config: Resolved<AdaLoraConfig>
@@ -91,12 +91,13 @@ export class RankAllocator {
    * To be called at every step, after backward() and the optimizer's step, before the gradients are let go of.
    *
    * @param step of the training, the same count as `totalStep`'s
+   * @param skipped [], not 0 where the optimizer left the step out: its gradients say nothing of importance
    */
-  afterBackward(step: number): void {
+  afterBackward(step: number, skipped: Tensor | null = null): void {
     const last = this.#config.totalStep - this.#config.tfinal
     torch.noGrad(() =>
       torch.scope(() => {
-        if (step < last) for (const module of this.#modules) this.updateImportance(module)
+        if (step < last) for (const module of this.#modules) this.updateImportance(module, skipped)
         const { budget, chooses } = this.budget(step)
         if (step <= last && chooses) this.choose(budget)
         if (step === last) for (const module of this.#modules) forget(module)
@@ -105,7 +106,7 @@ export class RankAllocator {
     )
   }
 
-  private updateImportance({ path, triplets, importances }: Module): void {
+  private updateImportance({ path, triplets, importances }: Module, skipped: Tensor | null): void {
     const { beta1, beta2 } = this.#config
     for (const part of parts) {
       const parameter = triplets[part]
@@ -117,8 +118,11 @@ export class RankAllocator {
       }
       const { mean, deviation } = importances[part]
       const current = parameter.mul(grad).abs_()
-      mean.mul_(beta1).add_(current, { alpha: 1 - beta1 })
-      deviation.mul_(beta2).add_(current.sub_(mean).abs_(), { alpha: 1 - beta2 })
+      const newMean = mean.mul(beta1).add_(current, { alpha: 1 - beta1 })
+      const newDeviation = deviation.mul(beta2).add_(current.sub_(newMean).abs_(), { alpha: 1 - beta2 })
+      const isLeftOut = skipped?.ne(0)
+      mean.copy_(isLeftOut === undefined ? newMean : torch.where(isLeftOut, mean, newMean))
+      deviation.copy_(isLeftOut === undefined ? newDeviation : torch.where(isLeftOut, deviation, newDeviation))
     }
   }
 
@@ -172,6 +176,12 @@ export class RankAllocator {
       })
       return torch.cat(norms).mean().mul(torch.float(this.#config.orthRegWeight))
     })
+  }
+
+  [Symbol.dispose](): void {
+    torch.dispose(
+      this.#modules.map(({ importances, mask }) => [parts.map((part) => Object.values(importances[part])), mask]),
+    )
   }
 
   /** What a checkpoint of the training holds beside the parameters. The tensors share memory with the allocator. */

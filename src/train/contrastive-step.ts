@@ -1,8 +1,9 @@
-import { contrastiveLoss, type TargetOptions } from '../clip/loss.js'
+import { type CorpusOptions, contrastiveLoss, corpusLoss, type TargetOptions } from '../clip/loss.js'
 import type { TextTower, TokenSequences } from '../clip/text-tower.js'
 import { imageFeature } from '../clip/two-tower.js'
 import type { ImageForwardOptions } from '../models/image/index.js'
 import * as torch from '../torch/index.js'
+import { inPrecision } from './precision.js'
 import type { RandomStream } from './random-stream.js'
 
 type Tensor = torch.Tensor
@@ -10,7 +11,10 @@ type Tensor = torch.Tensor
 export interface ContrastiveBatch extends TargetOptions {
   /** [B, 3, H, W], normalised, on the model's device. */
   pixels: Tensor
+  /** Each image's, or with `corpus` all texts that there are, each once. */
   texts: TokenSequences
+  /** Image to text is against all texts. */
+  corpus?: Pick<CorpusOptions, 'owners' | 'logShares'> | null
 }
 
 export interface StepOptions {
@@ -20,6 +24,8 @@ export interface StepOptions {
   precision?: 'float32' | 'bfloat16' | 'float16'
   /** What the loss is multiplied with for backward(). Default: nothing. */
   scaleLoss?: (loss: Tensor) => Tensor
+  /** What is added to the loss: of the adapters. Default: nothing. */
+  regularizer?: (() => Tensor) | undefined
   forward?: ImageForwardOptions
   random: RandomStream
   /** Called between micro-batches: gives the event loop its turn, and may throw to stop. */
@@ -50,7 +56,7 @@ export async function contrastiveStep(
 ): Promise<StepResult> {
   const { random, pause = async () => {}, microBatch = batch.pixels.size(0), forward } = options
   const total = batch.pixels.size(0)
-  if (microBatch < total) refuseBatchNorm(model)
+  if (microBatch < total) refuseSplitBatchNorm(model)
   using scope = new torch.Scope()
   const run = <T>(work: () => T): T => scope.run(() => random.run(() => cast(model, options, work)))
   const feature = (start: number) =>
@@ -63,7 +69,7 @@ export async function contrastiveStep(
   const starts = Array.from({ length: Math.ceil(total / microBatch) }, (_, k) => k * microBatch)
 
   if (starts.length === 1) {
-    const result = run(() => lossOf(model, feature(0), batch))
+    const result = run(() => lossOf(model, feature(0), batch, options))
     await pause()
     run(() => (options.scaleLoss?.(result.loss) ?? result.loss).backward())
     return torch.keep({ loss: result.loss.detach(), scores: result.scores.detach() })
@@ -78,7 +84,7 @@ export async function contrastiveStep(
   }
   const trains = model.image.parameters().some(({ requiresGrad }) => requiresGrad)
   const features = scope.run(() => torch.cat(parts, 0).requiresGrad_(trains))
-  const result = run(() => lossOf(model, features, batch))
+  const result = run(() => lossOf(model, features, batch, options))
   await pause()
   run(() => (options.scaleLoss?.(result.loss) ?? result.loss).backward())
   // a frozen encoder has no gradient to go through it for
@@ -98,22 +104,28 @@ export async function contrastiveStep(
   return torch.keep({ loss: result.loss.detach(), scores: result.scores.detach() })
 }
 
-function lossOf(model: TextTower, feature: Tensor, { texts, ...targets }: ContrastiveBatch): StepResult {
-  const image = model.projectImage(feature)
-  const { loss, scores } = contrastiveLoss(image, model.encodeText(texts), model.logit_scale, targets)
-  return { loss, scores }
+function lossOf(
+  model: TextTower,
+  feature: Tensor,
+  { texts, corpus, ...targets }: ContrastiveBatch,
+  { regularizer }: StepOptions,
+): StepResult {
+  const [image, text] = [model.projectImage(feature), model.encodeText(texts)]
+  const { loss, scores } = corpus
+    ? corpusLoss(image, text, model.logit_scale, { ...targets, ...corpus })
+    : contrastiveLoss(image, text, model.logit_scale, targets)
+  return { loss: regularizer === undefined ? loss : loss.add(regularizer()), scores }
 }
 
 function cast<T>(model: TextTower, { precision = 'float32' }: StepOptions, work: () => T): T {
-  if (precision === 'float32') return work()
-  const device = model.logit_scale.isCuda ? 'cuda' : 'cpu'
-  return torch.autocast({ device, dtype: precision }, work)
+  return inPrecision(precision, model.logit_scale.device as torch.Device, work)
 }
 
-function refuseBatchNorm({ image }: TextTower): void {
+/** @throws TypeError where a split batch would give BatchNorm the statistics of a part */
+export function refuseSplitBatchNorm({ image }: { readonly image: torch.nn.Module }): void {
   const found = image.namedModules().find(([, each]) => each instanceof torch.nn.BatchNorm2d && each.training)
   if (found === undefined) return
   throw new TypeError(
-    `contrastiveStep: expected an image encoder without BatchNorm for a split batch, but it has ${found[0]}, whose statistics would be those of a part; freeze it, or use a batch that fits`,
+    `microBatch: expected an image encoder without BatchNorm for a split batch, but it has ${found[0]}, whose statistics would be those of a part; freeze it, or use a batch that fits`,
   )
 }

@@ -8,6 +8,7 @@ export type TrainEvent =
   | { readonly type: 'checkpoint'; readonly step: number; readonly folder: string }
   | SkippedEvent
   | ImageEvent
+  | ProgressEvent
   | { readonly type: 'warning'; readonly message: string }
 
 export interface StartEvent {
@@ -29,6 +30,15 @@ export interface StartEvent {
   readonly threads: number
   /** Version of libtorch. */
   readonly torch: string
+}
+
+/** How far work is that goes before the first step. It is not kept. */
+export interface ProgressEvent {
+  readonly type: 'progress'
+  /** What is made: 'features'. */
+  readonly what: string
+  readonly images: number
+  readonly total: number
 }
 
 /** Something to look at: the first images as the model gets them. */

@@ -69,6 +69,7 @@ const BATCHES = 4
 /** Batches that the loader holds at a time: the one in use and two ahead. */
 const LOADED = 3
 
+/** @param captions the samples'; with `negatives: 'corpus'` the distinct ones */
 export async function runFigures(
   { model, tokenizer }: Towers,
   options: FullPretrainOptions,
@@ -110,8 +111,10 @@ function partOf(module: torch.nn.Module): Part {
   return { parameters, trainable }
 }
 
-/** Batches of captions as training might draw them. */
-function drawn(captions: readonly (string | null)[], { batchSize, seed }: FullPretrainOptions): string[][] {
+/** Texts of some steps, as training might draw them; with `negatives: 'corpus'` a step has them all. */
+function drawn(captions: readonly (string | null)[], options: FullPretrainOptions): string[][] {
+  const { batchSize, seed, negatives } = options
+  if (negatives === 'corpus') return [captions.map((each) => each ?? '')]
   const random = new Random(seed)
   return Array.from({ length: BATCHES }, () =>
     Array.from({ length: Math.min(batchSize, captions.length) }, () => captions[random.integer(captions.length)] ?? ''),

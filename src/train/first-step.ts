@@ -9,12 +9,13 @@ const SHOWN = 8
  *
  * A gradient that is zero throughout is what some adapters begin with (LoRA's A, where B is zero), and is fine.
  *
+ * @param options.isScaled in float16 the first steps may overflow until the loss' factor fits, and are left out for that
  * @throws Error that names the tensors
  */
-export function checkFirstGradients(model: torch.nn.Module): void {
+export function checkFirstGradients(model: torch.nn.Module, { isScaled = false } = {}): void {
   const trained = model.namedParameters().filter(([, { requiresGrad }]) => requiresGrad)
   const without = trained.filter(([, { grad }]) => grad === null).map(([name]) => name)
-  const broken = trained
+  const broken = (isScaled ? [] : trained)
     .filter(([, { grad }]) => grad !== null && !torch.scope(() => grad.isfinite().all().item()))
     .map(([name]) => name)
   const list = (names: readonly string[]) =>

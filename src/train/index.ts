@@ -2,7 +2,7 @@
  * Training.
  */
 export { type RunSources, readRunOptions } from './config-file.js'
-export type { ImageEvent, SkippedEvent, StartEvent, StepEvent, TrainEvent } from './events.js'
+export type { ImageEvent, ProgressEvent, SkippedEvent, StartEvent, StepEvent, TrainEvent } from './events.js'
 export { describeFigures, type MemoryPlan, type RunFigures } from './figures.js'
 export { Job } from './job.js'
 export { ConsoleLog, type ConsoleOptions } from './log/console.js'

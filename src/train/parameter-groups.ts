@@ -1,4 +1,3 @@
-import type { TextTower } from '../clip/text-tower.js'
 import * as torch from '../torch/index.js'
 
 export interface GroupOptions {
@@ -12,6 +11,7 @@ export type RateGroup = torch.optim.DecayGroup & { rateScale: number }
 
 /** The layer of a parameter of the image encoder: 0 for what comes before the layers, their count + 1 for what follows. */
 function depthOf(name: string, layers: number): number {
+  if (name.startsWith('image.feature_decoder.')) return layers + 1
   const layer = /\.(?:layers?|blocks|h)\.(\d+)\./.exec(name)
   if (layer !== null) return Number(layer[1]) + 1
   return /^image\.(embeddings|conv1|bn1|patch_embed)/.test(name) ? 0 : layers + 1
@@ -36,6 +36,20 @@ export function parameterGroups(model: torch.nn.Module, options: GroupOptions): 
   )
 }
 
+/**
+ * Gives parameters that train memory of their own. Weights that are mapped from a file lie in memory as the file has them,
+ * and a product with them may differ in its last bit from one with the same weights elsewhere: a run that goes on, whose
+ * weights come out of another file, would not be exact.
+ */
+export function ownMemory(model: torch.nn.Module): void {
+  for (const [, parameter] of model.namedParameters()) {
+    if (!parameter.requiresGrad) continue
+    torch.scope(() => {
+      parameter.data = torch.noGrad(() => parameter.clone())
+    })
+  }
+}
+
 /** A test of names by patterns in which `*` stands for anything. */
 function matcher(pattern: string): (name: string) => boolean {
   const expression = pattern
@@ -52,7 +66,7 @@ function matcher(pattern: string): (name: string) => boolean {
  * @throws RangeError for a pattern that fits no parameter, and where nothing is left to train
  */
 export function applyFreezing(
-  model: TextTower,
+  model: torch.nn.Module,
   { freeze = [], unfreeze = [] }: { freeze?: readonly string[]; unfreeze?: readonly string[] },
 ): void {
   const named = model.namedParameters()

@@ -1,17 +1,20 @@
 import { retrievalAccuracy } from '../clip/loss.js'
 import { saveModel } from '../clip/model-files.js'
 import { type Batch, DataLoader, type DatasetSpec, DecoderPool, openDataset, PreparedImages } from '../data/index.js'
-import * as torch from '../torch/index.js'
 import { CaptionTokens } from './caption-tokens.js'
 import { contrastiveStep } from './contrastive-step.js'
+import { Corpus, checkCorpus, checkSharing } from './corpus.js'
 import { runFigures } from './figures.js'
 import { inputPicture } from './log/pictures.js'
 import type { FullPretrainOptions } from './options/index.js'
-import { parameterGroups } from './parameter-groups.js'
+import { ownMemory, parameterGroups } from './parameter-groups.js'
+import { seeded } from './random-stream.js'
 import { deviceOf, type RunContext } from './run.js'
 import type { Task } from './task.js'
 import { buildTowers, resumeTowers } from './towers.js'
 import { validate } from './validate.js'
+import { validationData } from './validation-data.js'
+import { trainsMoreThanSaved, WholeAdapter } from './whole-adapter.js'
 
 /**
  * Contrastive pre-training of both towers (Du et al., MICCAI 2024, section 2).
@@ -41,17 +44,22 @@ export async function pretrainTask(
       signal: context.signal,
     }
     const loader = new DataLoader(dataset, { ...shared, training: true, augment })
+    const shares = options.negatives === 'corpus' ? loader.captionShares() : null
+    if (shares !== null) checkCorpus(shares.size, options)
     const { validation } = options
+    const held = await validationData(spec, validation, context)
     const validationBatches =
-      validation === null
-        ? null
-        : await validationLoader({ ...spec, split: validation.split } as DatasetSpec, shared, context)
+      held && new DataLoader(held, { ...shared, batchSize: Math.min(batchSize, held.samples.length), training: false })
     const towers = await (from === null
       ? seeded(seed, () => buildTowers(options, device, context.logger))
       : resumeTowers(from, options, device, context.logger))
     const { model, tokenizer, files } = towers
+    ownMemory(model)
     const tokens = new CaptionTokens(tokenizer, model.encoding.maximumLength!)
     const captions = dataset.samples.map(({ caption }) => caption)
+    if (shares !== null) checkSharing(model, options)
+    const corpus = shares && (await Corpus.of(shares, tokens, { priors: options.priors, device }))
+    const adapter = trainsMoreThanSaved(options) ? new WholeAdapter(model, options) : null
     return {
       model,
       groups: parameterGroups(model, options.optimizer),
@@ -60,20 +68,25 @@ export async function pretrainTask(
       start: {
         images: dataset.samples.length,
         captions: new Set(captions).size,
-        figures: await runFigures(towers, options, captions),
+        figures: await runFigures(towers, options, shares === null ? captions : [...shares.keys()]),
       },
       async step(batch, tools) {
         const captions = batch.captions.map((each) => each ?? '')
-        const texts = await tokens.encode(captions)
+        const texts = corpus?.texts ?? (await tokens.encode(captions))
         const own = { targets, captions }
+        const all = corpus && { owners: corpus.ownersOf(captions), logShares: corpus.logShares }
         const { loss, scores } = await contrastiveStep(
           model,
-          { pixels: batch.pixels, texts, ...own },
-          { ...tools, microBatch, precision },
+          { pixels: batch.pixels, texts, corpus: all, ...own },
+          { ...tools, microBatch, precision, regularizer: adapter?.regularizer },
         )
         return { loss, accuracy: () => retrievalAccuracy(scores, 1, own), held: [scores] }
       },
-      afterStep: () => model.clampLogScale(),
+      afterStep(step, skipped) {
+        model.clampLogScale()
+        adapter?.afterStep(step, skipped)
+      },
+      ...(adapter && { extra: adapter.extra }),
       validate:
         validationBatches &&
         ((pause) => {
@@ -88,43 +101,13 @@ export async function pretrainTask(
       picture: inputPicture,
       async close() {
         await decoder?.close()
+        corpus?.[Symbol.dispose]()
+        adapter?.[Symbol.dispose]()
         model.dispose()
       },
     }
   } catch (error) {
     await decoder?.close()
     throw error
-  }
-}
-
-/** The data set's own validation part. Null where it has none, with a warning. */
-async function validationLoader(
-  spec: DatasetSpec,
-  shared: Omit<ConstructorParameters<typeof DataLoader>[1], 'training'>,
-  { emit }: RunContext,
-): Promise<DataLoader | null> {
-  try {
-    const dataset = await openDataset({ ...spec, fraction: 1 } as DatasetSpec)
-    return new DataLoader(dataset, {
-      ...shared,
-      batchSize: Math.min(shared.batchSize, dataset.samples.length),
-      training: false,
-    })
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error)
-    emit({ type: 'warning', message: `the run is not validated: ${reason}` })
-    return null
-  }
-}
-
-/** Runs asynchronous work that draws from the default generators, which are then as they were. */
-async function seeded<Result>(seed: number, work: () => Promise<Result>): Promise<Result> {
-  const before = torch.keep(torch.getRngState())
-  torch.manualSeed(seed)
-  try {
-    return await work()
-  } finally {
-    torch.setRngState(before)
-    before.dispose()
   }
 }

@@ -64,3 +64,15 @@ export class RandomStream implements Disposable {
     torch.dispose(this.#states)
   }
 }
+
+/** Runs asynchronous work that draws from the default generators, which are then as they were. */
+export async function seeded<Result>(seed: number, work: () => Promise<Result>): Promise<Result> {
+  const before = torch.keep(torch.getRngState())
+  torch.manualSeed(seed)
+  try {
+    return await work()
+  } finally {
+    torch.setRngState(before)
+    before.dispose()
+  }
+}

@@ -175,11 +175,11 @@ export class Run<Batch extends TaskBatch> {
         ...(scaler && { scaleLoss: (each) => scaler.scale(each) }),
       }),
     )
-    if (this.#step === 0) checkFirstGradients(task.model)
+    if (this.#step === 0) checkFirstGradients(task.model, { isScaled: scaler !== null })
     const lr = this.#rate(this.#step)
     for (const [index, group] of optimizer.paramGroups.entries()) group.lr = lr * task.groups[index]!.rateScale
     const { gradientNorm, skipped } = this.update()
-    task.afterStep?.()
+    task.afterStep?.(this.#step, skipped)
     ema?.update()
     this.#step += 1
     this.#batchState = task.batches.state()

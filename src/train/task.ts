@@ -51,8 +51,13 @@ export interface Task<Batch extends TaskBatch = TaskBatch> {
   readonly start: Pick<StartEvent, 'images' | 'captions' | 'figures'>
   /** Forward and backward: gradients are added to the parameters'. */
   step(batch: Batch, tools: StepTools): Promise<StepOutcome>
-  /** After each step of the optimizer. */
-  afterStep?(): void
+  /**
+   * After each step of the optimizer, the gradients still there.
+   *
+   * @param step counted from 0
+   * @param skipped [], 1 where the optimizer left the step out
+   */
+  afterStep?(step: number, skipped: torch.Tensor): void
   /** How the model does on what it does not learn from. Null: it is not asked. */
   readonly validate: ((pause: () => Promise<void>) => Promise<Record<string, number>>) | null
   /** What one of its metrics is the run's best by, and whether less of it is better. */

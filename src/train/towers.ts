@@ -2,9 +2,11 @@ import { existsSync, readFileSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { fingerprint, loadModel, readModelFiles, type SaveModelOptions, TOKENIZER } from '../clip/model-files.js'
 import { TextTower } from '../clip/text-tower.js'
+import type { ImagePooling } from '../clip/two-tower.js'
 import {
   buildModel,
   configText,
+  exactJson,
   freeze,
   fromPretrained,
   ImageEncoder,
@@ -15,11 +17,13 @@ import {
   pretrainedFolder,
   type TextEncoder,
   TextTokenizer,
+  Vit,
 } from '../models/index.js'
 import { addAdapter } from '../peft/index.js'
 import * as torch from '../torch/index.js'
 import { adapterConfig, type FullPretrainOptions } from './options/index.js'
 import { applyFreezing } from './parameter-groups.js'
+import { makeWhole, trainsMoreThanSaved } from './whole-adapter.js'
 
 /** A model to be trained, its tokenizer, and what its checkpoints say of it. */
 export interface Towers {
@@ -43,6 +47,12 @@ async function configOf({ model }: Tower): Promise<string> {
   }
 }
 
+/** The same of the image encoder, with the decoder that the run puts behind it. */
+async function imageConfigOf(image: FullPretrainOptions['image']): Promise<string> {
+  const text = await configOf(image)
+  return image.decoder === null ? text : jsonText({ ...exactJson(text), feature_decoder: image.decoder })
+}
+
 const isFromWeights = ({ model, pretrained }: Tower): boolean => pretrained ?? typeof model === 'string'
 
 async function load(tower: Tower, options: { device: torch.Device; layers?: number; logger?: Logger }) {
@@ -63,9 +73,18 @@ async function imageTower(options: FullPretrainOptions, device: torch.Device, lo
   if (!(image instanceof ImageEncoder)) {
     throw new TypeError(`image: expected an image encoder, but ${named(options.image)} is a ${image.constructor.name}`)
   }
-  image.maskRatio = options.image.maskRatio
-  image.checkpointing = options.image.checkpointing
-  if (options.image.frozen) freeze(image)
+  const { decoder, maskRatio, checkpointing, frozen } = options.image
+  if (decoder !== null) {
+    if (!(image instanceof Vit)) {
+      throw new TypeError(
+        `image.decoder: expected a plain ViT before it, but ${named(options.image)} is another encoder`,
+      )
+    }
+    torch.nn.construct({ device }, () => torch.scope(() => image.addDecoder(decoder)))
+  }
+  image.maskRatio = maskRatio
+  image.checkpointing = checkpointing
+  if (frozen) freeze(image)
   return image
 }
 
@@ -125,7 +144,7 @@ export async function buildTowers(
 ): Promise<Towers> {
   const { weights, place, tokenizerFile } = await textFiles(options)
   const tokenizer = TextTokenizer.open(place)
-  const [imageConfig, textConfig] = [await configOf(options.image), await configOf(options.text)]
+  const [imageConfig, textConfig] = [await imageConfigOf(options.image), await configOf(options.text)]
   const image = await imageTower(options, device, logger)
   const text = await textTower(options, device, logger)
   if (tokenizer.vocabularySize > text.vocabularySize) {
@@ -168,13 +187,16 @@ export async function buildTowers(
 
 /** What the features do not come through, and what so could never get a gradient: the norm after 'mean-prenorm', BERT's pooler. */
 function freezeUnused({ image, text, imagePooling }: TextTower): void {
-  const unused = [
-    ...(imagePooling === 'mean-prenorm'
-      ? image.namedChildren().filter(([name]) => /^(post_)?layernorm$/.test(name))
-      : []),
-    ...(text?.namedChildren().filter(([name]) => name === 'pooler') ?? []),
-  ]
-  for (const [, module] of unused) module.requiresGrad_(false)
+  freezeUnusedOfImage(image, imagePooling)
+  for (const [name, module] of text?.namedChildren() ?? []) if (name === 'pooler') module.requiresGrad_(false)
+}
+
+/** The same of the image encoder. */
+export function freezeUnusedOfImage(image: ImageEncoder, pooling: ImagePooling): void {
+  if (pooling !== 'mean-prenorm') return
+  for (const [name, module] of image.namedChildren()) {
+    if (/^(post_)?layernorm$/.test(name)) module.requiresGrad_(false)
+  }
 }
 
 /** The same out of a checkpoint of such a run. */
@@ -193,6 +215,7 @@ export async function resumeTowers(
   running.checkpointing = text.checkpointing
   if (peft === null) running.ownDropout = true
   model.encoding.execution = text.execution
+  if (trainsMoreThanSaved(options)) makeWhole(model, options)
   freezeUnused(model)
   applyFreezing(model, options)
   model.train()

@@ -1,4 +1,5 @@
 import type { Logger } from '../models/index.js'
+import { fineTuneTask, linearProbeTask } from './classify.js'
 import { mergeOptions } from './config-file.js'
 import type { TrainEvent } from './events.js'
 import { inherited } from './inherited.js'
@@ -29,7 +30,7 @@ export interface RecipeOptions extends Partial<Omit<PretrainOptions, 'data' | 'o
 
 /** Without `data` and `out` a stage goes by the checkpoint that it begins with: its data, and a folder beside it in the run's. */
 type Inheriting<Options extends { data: unknown; out: string }> = Omit<Options, 'data' | 'out'> &
-  Partial<Pick<Options, 'data' | 'out'>>
+  Partial<Pick<Options, 'out'>> & { data?: Partial<Options['data']> }
 
 export type TrainOptions =
   | PretrainOptions
@@ -88,6 +89,8 @@ async function runStage(options: FullOptions, context: RunContext): Promise<Trai
 
 async function taskOf(options: FullOptions, context: RunContext, from: string | null): Promise<unknown> {
   if (options.stage === 'pretrain') return pretrainTask(options, context, from)
+  if (options.stage === 'linear-probe') return linearProbeTask(options, context, from)
+  if (options.stage === 'fine-tune') return fineTuneTask(options, context, from)
   throw new RangeError(`stage: '${options.stage}' is not there yet`)
 }
 

@@ -124,6 +124,28 @@ describe('RankAllocator', () => {
     }
   })
 
+  it('learns nothing from a step that was left out for its gradients', () => {
+    const adapted = build(numbers.cases.every!)
+    const allocator = new RankAllocator(adapted)
+    const importances = () =>
+      [...allocator.state().tensors.values()].flatMap((each) => Array.from(each.toTypedArray(), Number))
+    const run = (step: number, factor: number, skipped: number) =>
+      torch.scope(() => {
+        const { x, y } = batch(step)
+        nn.functional.mseLoss(adapted.forward(x), y).add(allocator.orthogonalLoss()).mul(factor).backward()
+        allocator.afterBackward(step, torch.tensor(skipped))
+        for (const parameter of adapted.parameters()) parameter.grad?.zero_()
+      })
+    run(0, 1, 0)
+    const before = importances()
+    expect(before.some((each) => each > 0)).toBe(true)
+    run(1, Number.NaN, 1)
+    expect(importances()).toEqual(before)
+    run(2, 1, 0)
+    expect(importances()).not.toEqual(before)
+    expect(importances().every(Number.isFinite)).toBe(true)
+  })
+
   it('frees what it makes', () => {
     const adapted = build(numbers.cases.every!)
     const allocator = new RankAllocator(adapted)

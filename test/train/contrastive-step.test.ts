@@ -29,12 +29,24 @@ async function model(kind: 'linear' | 'mlp'): Promise<TextTower> {
   }).train()
 }
 
-async function gradients(kind: 'linear' | 'mlp', options: Partial<StepOptions> = {}): Promise<Map<string, number[]>> {
+/** Every caption there is, the batch's among them. */
+const all = { texts: [[9], [5, 6], [5, 6, 12], [5, 6, 7, 8], [5, 6, 7, 11], [4, 3]], owners: [3, 1, 0, 4, 1] }
+
+async function gradients(
+  kind: 'linear' | 'mlp',
+  { isCorpus = false, ...options }: Partial<StepOptions> & { isCorpus?: boolean } = {},
+): Promise<Map<string, number[]>> {
   const tower = await model(kind)
   using random = new RandomStream(3)
   const { loss } = await contrastiveStep(
     tower,
-    { pixels: reference.tensor('in.pixel_values'), texts, targets: 'same-caption', captions },
+    {
+      pixels: reference.tensor('in.pixel_values'),
+      texts: isCorpus ? all.texts : texts,
+      corpus: isCorpus ? { owners: all.owners } : null,
+      targets: 'same-caption',
+      captions,
+    },
     { random, ...options },
   )
   const found = new Map<string, number[]>([['loss', [loss.item()]]])
@@ -50,22 +62,26 @@ async function gradients(kind: 'linear' | 'mlp', options: Partial<StepOptions> =
 describe('a training step', () => {
   // BatchNorm over five features that are nearly equal makes rounding larger
   it.each([
-    ['linear', 2e-5],
-    ['mlp', 2e-4],
-  ] as const)('in parts has the gradients of the whole, dropout included (%s projections)', async (kind, tolerance) => {
-    const whole = await gradients(kind)
-    expect([...whole.keys()].filter((name) => name.includes('lora_B')).length).toBeGreaterThan(0)
-    for (const microBatch of [1, 2, 4]) {
-      const parts = await gradients(kind, { microBatch })
-      expect([...parts.keys()].sort()).toEqual([...whole.keys()].sort())
-      for (const [name, wanted] of whole) {
-        const size = Math.max(...wanted.map(Math.abs), 1e-3)
-        for (const [index, value] of parts.get(name)!.entries()) {
-          expect(Math.abs(value - wanted[index]!), `${name} ${index}`).toBeLessThan(tolerance * size)
+    ['linear', 2e-5, false],
+    ['mlp', 2e-4, false],
+    ['linear', 2e-5, true],
+  ] as const)(
+    'in parts has the gradients of the whole, dropout included (%s projections, %f, a corpus: %s)',
+    async (kind, tolerance, isCorpus) => {
+      const whole = await gradients(kind, { isCorpus })
+      expect([...whole.keys()].filter((name) => name.includes('lora_B')).length).toBeGreaterThan(0)
+      for (const microBatch of isCorpus ? [2] : [1, 2, 4]) {
+        const parts = await gradients(kind, { microBatch, isCorpus })
+        expect([...parts.keys()].sort()).toEqual([...whole.keys()].sort())
+        for (const [name, wanted] of whole) {
+          const size = Math.max(...wanted.map(Math.abs), 1e-3)
+          for (const [index, value] of parts.get(name)!.entries()) {
+            expect(Math.abs(value - wanted[index]!), `${name} ${index}`).toBeLessThan(tolerance * size)
+          }
         }
       }
-    }
-  })
+    },
+  )
 
   it('gives the event loop its turn, and what is drawn then changes nothing', async () => {
     const quiet = await gradients('linear', { microBatch: 2 })

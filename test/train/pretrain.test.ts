@@ -8,6 +8,16 @@ import type { StepEvent, TrainEvent } from '../../src/train/events.js'
 import { parseOptions, type TrainContext, type TrainOptions, train } from '../../src/train/train.js'
 import { type Tiny, tiny, tinyRun } from './tiny.js'
 
+const vit = {
+  model_type: 'vit',
+  hidden_size: 24,
+  num_hidden_layers: 2,
+  num_attention_heads: 2,
+  intermediate_size: 48,
+  patch_size: 14,
+  image_size: 56,
+}
+
 let data: Tiny
 beforeAll(async () => {
   data = await tiny()
@@ -103,8 +113,11 @@ describe('pre-training', () => {
     ['AdaLoRA', { peft: { type: 'adalora', initR: 4, targetR: 2, tinit: 1, tfinal: 1 } }],
     ['IA3', { peft: { type: 'ia3' } }],
     ['prefix', { peft: { type: 'prefix', tokens: 3 } }],
+    ['prefix from a projection', { peft: { type: 'prefix', tokens: 3, projection: true } }],
+    ['prompt', { peft: { type: 'prompt', tokens: 3 } }],
     ['a language model that is trained as a whole', { peft: null }],
     ['a frozen image encoder', { image: { frozen: true } }],
+    ['a decoder behind the encoder', { image: { model: vit, decoder: {}, pooling: 'mean-patches' } }],
     ['projections with BatchNorm', { image: { projection: { kind: 'mlp', hiddenWidth: 16 } }, microBatch: 8 }],
   ] as const)('with %s learns and resumes exactly', async (name, change) => {
     const base = tinyRun(data, `option-${name}`)
@@ -120,6 +133,68 @@ describe('pre-training', () => {
     expect(curve(resumed)).toEqual(whole.slice(4))
   })
 
+  it('in float16 finds the factor of its loss, keeps float32, learns and resumes exactly', async () => {
+    const options = { ...tinyRun(data, 'half'), precision: 'float16', steps: 12, validation: null } as const
+    const events = await eventsOf(options)
+    const whole = curve(events)
+    // the first steps overflow, which is named, and no reason to stop
+    const skipped = events.flatMap((event) => (event.type === 'skipped' ? [event.step] : []))
+    expect(whole.length + skipped.length).toBe(12)
+    expect(whole.length).toBeGreaterThan(6)
+    expect(whole.every(([, loss]) => Number.isFinite(loss))).toBe(true)
+    using state = torch.openSafetensors(join(checkpointFolder(options.out, 12), 'trainable.safetensors'))
+    expect(new Set(state.names.map((name) => state.tensor(name).dtype))).toEqual(new Set(['float32']))
+    rmSync(checkpointFolder(options.out, 12), { recursive: true })
+    const resumed = curve(await eventsOf({ ...options, resume: true }))
+    expect(resumed.length).toBeGreaterThan(0)
+    expect(resumed).toEqual(whole.slice(-resumed.length))
+  })
+
+  it('freezes and unfreezes by name, and keeps what was trained of the language model', async () => {
+    const options = {
+      ...tinyRun(data, 'names'),
+      freeze: ['image.encoder.*', 'image.embeddings.*'],
+      unfreeze: ['image.encoder.layer.1.*', 'text.model.ln_f.*', 'text.model.wte.weight'],
+      keep: 9,
+      validation: null,
+    }
+    const whole = curve(await eventsOf(options))
+    const state = async (step: number) => {
+      const model = await loadModel(checkpointFolder(options.out, step), { trainable: true })
+      const values = new Map(model.namedParameters().map(([name, each]) => [name, torch.noGrad(() => each.clone())]))
+      model.dispose()
+      return values
+    }
+    const [first, last] = [await state(2), await state(6)]
+    const still = [...first].filter(([name, each]) => torch.equal(each, last.get(name)!)).map(([name]) => name)
+    const isStill = (name: string) => still.includes(name)
+    expect(isStill('image.encoder.layer.0.mlp.fc1.weight')).toBe(true)
+    expect(isStill('image.embeddings.cls_token')).toBe(true)
+    expect(isStill('image.encoder.layer.1.mlp.fc1.weight')).toBe(false)
+    expect(isStill('text.model.ln_f.weight')).toBe(false)
+    expect(isStill('text.model.wte.weight')).toBe(false)
+    expect(isStill('text.model.h.0.mlp.c_fc.weight')).toBe(true)
+    rmSync(checkpointFolder(options.out, 6), { recursive: true })
+    expect(curve(await eventsOf({ ...options, resume: true }))).toEqual(whole.slice(4))
+    const { names } = torch.openSafetensors(join(checkpointFolder(options.out, 6), 'trainable.safetensors'))
+    const own = names.filter((name) => /^text\./.test(name))
+    expect(own.sort()).toEqual(['text.model.ln_f.bias', 'text.model.ln_f.weight', 'text.model.wte.weight'])
+  })
+
+  it('validates what was averaged, where it averages', async () => {
+    const options = { ...tinyRun(data, 'averaged'), optimizer: { lr: 1e-2, warmupSteps: 0 }, augment: false }
+    const found = async (name: string, change: object) =>
+      (await eventsOf({ ...options, ...change, out: join(data.folder, name) } as TrainOptions)).flatMap((event) =>
+        event.type === 'validation' ? [event.metrics.loss!] : [],
+      )
+    const plain = await found('plain', {})
+    // at once what it is, and hardly ever moved
+    expect(await found('following', { ema: { decay: 0 } })).toEqual(plain)
+    const slow = await found('slow', { ema: { decay: 0.9999 } })
+    const range = (losses: readonly number[]) => Math.max(...losses) - Math.min(...losses)
+    expect(range(slow)).toBeLessThan(range(plain) / 2)
+  })
+
   it('names what is wrong before anything is loaded', async () => {
     const options = tinyRun(data, 'wrong')
     const refuse = (change: Record<string, unknown>) =>
@@ -133,6 +208,13 @@ describe('pre-training', () => {
     await refuse({ text: { model: join(data.folder, 'none') } }).toThrow()
     await refuse({ freeze: ['image.nothing.*'] }).toThrow(/'image.nothing.\*' fits none/)
     await refuse({ peft: { type: 'lora', targetModules: ['nowhere'] } }).toThrow(/nowhere/)
+    const { image } = options as { image: object }
+    await refuse({ image: { ...image, decoder: {} } }).toThrow(/image.pooling: expected 'mean-patches' with a decoder/)
+    const decoded = { decoder: {}, pooling: 'mean-patches' }
+    await refuse({ image: { ...image, ...decoded } }).toThrow(/image.decoder: expected a plain ViT/)
+    await refuse({ image: { model: vit, ...decoded, maskRatio: 0.5 } }).toThrow(
+      /image.maskRatio: expected 0 with a dec/,
+    )
     expect(existsSync(join(options.out, 'checkpoints'))).toBe(false)
   })
 

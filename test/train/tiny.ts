@@ -2,12 +2,13 @@ import { copyFileSync, mkdirSync, mkdtempSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { type DatasetSpec, openDataset } from '../../src/data/index.js'
 import { writePhantoms } from '../../src/data/phantoms/index.js'
 import { buildModel } from '../../src/models/index.js'
 import * as torch from '../../src/torch/index.js'
 import type { PretrainOptions } from '../../src/train/options/index.js'
 
-const image = {
+export const image = {
   model_type: 'dinov2_with_registers',
   hidden_size: 32,
   num_hidden_layers: 2,
@@ -36,9 +37,9 @@ export interface Tiny {
 }
 
 /** Phantoms of some patients and a language model of random weights, in a folder of their own. */
-export async function tiny(patients = 40): Promise<Tiny> {
+export async function tiny(patients = 40, seed = 1): Promise<Tiny> {
   const folder = mkdtempSync(join(tmpdir(), 'cleft-train-'))
-  await writePhantoms({ kind: 'chexpert', out: join(folder, 'data'), patients, seed: 1 })
+  await writePhantoms({ kind: 'chexpert', out: join(folder, 'data'), patients, seed })
   const language = join(folder, 'language')
   mkdirSync(language)
   torch.manualSeed(11)
@@ -71,4 +72,15 @@ export function tinyRun({ folder, data, language }: Tiny, name: string): Pretrai
     workers: 1,
     out: join(folder, name),
   }
+}
+
+/** Phantoms as pairs whose captions are all different: the data of a run. */
+export async function distinctPairs({ data }: Tiny, count: number) {
+  const { samples } = await openDataset({ ...data, split: 'train' } as DatasetSpec)
+  const byCaption = new Map(samples.map(({ caption, path }) => [caption!, path]))
+  if (byCaption.size < count) throw new Error(`expected ${count} distinct captions, but there are ${byCaption.size}`)
+  const lines = [...byCaption].slice(0, count).map(([caption, path]) => `${path},${caption}`)
+  writeFileSync(join(data.root, `pairs-${count}.csv`), ['path,text', ...lines, ''].join('\n'))
+  const columns = { path: 'path', text: 'text' }
+  return { kind: 'table', root: data.root, table: `pairs-${count}.csv`, split: 'all', columns } as const
 }

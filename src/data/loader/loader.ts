@@ -100,6 +100,24 @@ export class DataLoader implements AsyncIterable<Batch> {
     return Math.ceil(shareOf(this.dataset.samples.length, this.#shard) / this.#shard.batchSize)
   }
 
+  get #swapsSides(): boolean {
+    return this.options.swapSides ?? this.dataset.kind === 'embed'
+  }
+
+  /** Every caption that batches may have, with its share of the images; a missing one is ''. */
+  captionShares(): Map<string, number> {
+    const { augment = this.#training, flip = true } = this.options
+    const isSwapped = augment && flip && this.#swapsSides
+    const { samples } = this.dataset
+    const shares = new Map<string, number>()
+    const each = (isSwapped ? 0.5 : 1) / samples.length
+    for (const { caption } of samples) {
+      const own = caption ?? ''
+      for (const text of isSwapped ? [own, swapSides(own)] : [own]) shares.set(text, (shares.get(text) ?? 0) + each)
+    }
+    return shares
+  }
+
   /** To go on from with {@link resume}, after the batch that was given last. */
   state(): LoaderState {
     const isOver = this.#position >= this.batchesPerEpoch
@@ -285,10 +303,10 @@ export class DataLoader implements AsyncIterable<Batch> {
   }
 
   #finish(loaded: Loaded, epoch: number, position: number): Batch {
-    const { options, dataset } = this
+    const { dataset } = this
     const { images, boxes, indices, augmentations } = loaded
     const pixels = this.#pixels(images, boxes, augmentations)
-    const swaps = options.swapSides ?? dataset.kind === 'embed'
+    const swaps = this.#swapsSides
     const samples = indices.map((index) => dataset.samples[index]!)
     const captions = samples.map(({ caption }, at) =>
       swaps && caption !== null && augmentations?.[at]?.flip === true ? swapSides(caption) : caption,

@@ -96,3 +96,34 @@ export class PositionCache {
     return made
   }
 }
+
+/**
+ * MAE's fixed positions (He et al. 2021, arXiv 2111.06377): of each patch sines and cosines of its column, then of its row,
+ * at wavelengths from 2 pi to 20,000 pi; the class token in front has zeros.
+ *
+ * @param like [B, T, D]: gives width, dtype and device
+ * @returns [1, 1 + rows * columns, D]
+ */
+export function sinePositions([rows, columns]: readonly [number, number], like: Tensor): Tensor {
+  const width = like.size(2)
+  if (width % 4 !== 0) throw new RangeError(`sinePositions: expected a width that 4 divides, but received ${width}`)
+  const place = { device: like.device as torch.Device }
+  return torch.scope(() => {
+    const rates = torch
+      .arange(width / 4, { ...place, dtype: 'float64' })
+      .mul(-4 * (Math.log(10_000) / width))
+      .exp()
+    // [1, count, D / 2]
+    const along = (count: number) => {
+      const angles = torch
+        .arange(count, { ...place, dtype: 'float64' })
+        .unsqueeze(1)
+        .mul(rates)
+      return torch.cat([angles.sin(), angles.cos()], 1).unsqueeze(0)
+    }
+    const x = along(columns).expand(rows, -1, -1)
+    const y = along(rows).transpose(0, 1).expand(-1, columns, -1)
+    const patches = torch.cat([x, y], 2).reshape([1, rows * columns, width])
+    return torch.cat([torch.zeros([1, 1, width], { ...place, dtype: 'float64' }), patches], 1).to(like.dtype)
+  })
+}

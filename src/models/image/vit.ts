@@ -20,7 +20,7 @@ import {
   Tokens,
 } from './encoder.js'
 import { Attention, Dense, gridOf, PatchEmbeddings } from './parts.js'
-import { PositionCache, type PositionMethod } from './positions.js'
+import { PositionCache, type PositionMethod, sinePositions } from './positions.js'
 
 const { nn } = torch
 const { dropout } = nn.functional
@@ -44,11 +44,20 @@ export interface VitConfig {
   dropPath: number
   /** MAE's position embeddings are sines, and do not train. */
   trainPositions: boolean
+  /** Not in transformers: `feature_decoder`. */
+  decoder: FeatureDecoderConfig | null
+}
+
+/** A small decoder whose patches are the features. */
+export interface FeatureDecoderConfig {
+  layers: number
+  heads: number
 }
 
 /** Reads config.json of model_type vit and vit_mae. */
 export function readVitConfig(config: Config): VitConfig {
   const modelType = config.modelType
+  config.ignore('feature_decoder')
   // heads, the decoder of MAE and its masks: not built
   config.ignore('encoder_stride', 'pooler_output_size', 'pooler_act', 'mask_ratio', 'norm_pix_loss')
   config.ignore(
@@ -70,7 +79,14 @@ export function readVitConfig(config: Config): VitConfig {
     attentionDropout: config.probability('attention_probs_dropout_prob', 0),
     dropPath: config.probability('drop_path_rate', 0),
     trainPositions: modelType !== 'vit_mae',
+    decoder: config.has('feature_decoder') ? readDecoder(config.part('feature_decoder')) : null,
   }
+}
+
+function readDecoder(config: Config): FeatureDecoderConfig {
+  const decoder = { layers: config.count('layers', 2), heads: config.count('heads', 6) }
+  config.finish()
+  return decoder
 }
 
 class Embeddings extends nn.Module {
@@ -153,11 +169,50 @@ class Encoder extends nn.Module {
   }
 }
 
+/**
+ * The branch through which the published CLIP-BERT baseline takes its features: a linear layer, fixed positions (MAE's
+ * sines), blocks, a norm; all of random start.
+ */
+class FeatureDecoder extends nn.Module {
+  embed: torch.nn.Linear
+  layer: torch.nn.ModuleList<Layer>
+  norm: torch.nn.LayerNorm
+
+  constructor(config: VitConfig, { layers, heads }: FeatureDecoderConfig) {
+    super()
+    const { width, eps } = config
+    this.embed = new nn.Linear(width, width)
+    this.layer = new nn.ModuleList(Array.from({ length: layers }, () => new Layer({ ...config, heads }, 0)))
+    this.norm = new nn.LayerNorm(width, { eps })
+    for (const module of this.modules()) {
+      if (!(module instanceof nn.Linear)) continue
+      nn.init.xavierUniform_(module.weight)
+      nn.init.zeros_(module.bias!)
+    }
+  }
+
+  /** [B, 1 + S, D], the class token first. */
+  forward(
+    tokens: Tensor,
+    grid: readonly [number, number],
+    options: ImageForwardOptions,
+    checkpointing: boolean,
+  ): Tensor {
+    const embedded = this.embed.forward(tokens)
+    const placed = embedded.add(sinePositions(grid, embedded))
+    // maps and states are the encoder's
+    const { tokens: decoded } = runBlocks(this.layer, placed, { checkpoint: options.checkpoint }, checkpointing)
+    return this.norm.forward(decoded)
+  }
+}
+
 /** The plain vision transformer, with a class token. */
 export class Vit extends ImageEncoder {
   embeddings: Embeddings
   encoder: Encoder
   layernorm: torch.nn.LayerNorm
+  /** Where it is there, features after the final norm are its, and `pooled` is the mean of its patches. */
+  feature_decoder: FeatureDecoder | null = null
   override readonly modelType: string
   override readonly featureWidth: number
   override readonly imageSize: readonly [number, number]
@@ -167,7 +222,7 @@ export class Vit extends ImageEncoder {
   /** How position embeddings come to another grid. Checkpoints with timm's names say 'size-antialias'. */
   positions: PositionMethod = 'size'
 
-  constructor(config: VitConfig) {
+  constructor(private readonly config: VitConfig) {
     super()
     this.embeddings = new Embeddings(config)
     this.encoder = new Encoder(config)
@@ -177,10 +232,18 @@ export class Vit extends ImageEncoder {
     this.imageSize = config.imageSize
     this.patchSize = config.patchSize
     this.channels = config.channels
+    if (config.decoder !== null) this.addDecoder(config.decoder)
+  }
+
+  /** Puts a decoder of random weights behind the encoder. */
+  addDecoder(decoder: FeatureDecoderConfig): void {
+    this.feature_decoder = new FeatureDecoder(this.config, decoder)
   }
 
   override forward(pixels: Tensor, options: ImageForwardOptions = {}): ImageFeatures {
     const grid = this.checkPixels(pixels)
+    // the decoder has a place for every patch
+    if (this.feature_decoder !== null) this.refuseMasking(options)
     const keep = this.keptCount(grid[0] * grid[1], options)
     const { tokens: first, kept } = this.embeddings.forward(
       pixels,
@@ -192,9 +255,11 @@ export class Vit extends ImageEncoder {
     const { tokens, hiddenStates, attentions } = runBlocks(this.encoder.layer, first, options, this.checkpointing)
     const prenorm = new Tokens(tokens, 1, 0)
     if (options.norm === false) return new PrenormFeatures(prenorm, grid, kept, hiddenStates, attentions)
-    const hidden = this.layernorm.forward(tokens)
+    const encoded = this.layernorm.forward(tokens)
+    const decoder = this.feature_decoder
+    const hidden = decoder === null ? encoded : decoder.forward(encoded, grid, options, this.checkpointing)
     const normed = new Tokens(hidden, 1, 0)
-    const pooled = normed.cls as Tensor
+    const pooled = decoder === null ? (normed.cls as Tensor) : normed.patches.mean(1)
     return { prenorm, normed, pooled, hidden, grid, keptPatches: kept, hiddenStates, attentions }
   }
 }

@@ -1,7 +1,7 @@
 import { MultiBar, Presets, type SingleBar } from 'cli-progress'
 import { onEarlyExit } from '../../setup/exit.js'
-import { shownRate, shownTime } from '../../setup/report.js'
-import type { StepEvent, TrainEvent } from '../events.js'
+import { type Progress, shownRate, shownTime, terminalReporter } from '../../setup/report.js'
+import type { ProgressEvent, StepEvent, TrainEvent } from '../events.js'
 import { describeFigures } from '../figures.js'
 import type { EventLog } from './event-log.js'
 
@@ -22,6 +22,7 @@ export class ConsoleLog implements EventLog {
   readonly #seconds: number
   #bars: MultiBar | null = null
   #bar: SingleBar | null = null
+  #progress: Progress | null = null
   #forget = () => {}
   #told = Number.NEGATIVE_INFINITY
 
@@ -37,6 +38,7 @@ export class ConsoleLog implements EventLog {
 
   write(event: TrainEvent): void {
     if (event.type === 'step') this.step(event)
+    else if (event.type === 'progress') this.progress(event)
     else for (const line of linesOf(event)) this.line(line)
     if (event.type === 'start' && this.#stream.isTTY === true) this.open(event)
   }
@@ -49,6 +51,14 @@ export class ConsoleLog implements EventLog {
     // the cursor comes back also where the process ends at once
     this.#forget = onEarlyExit(() => this.close())
     this.#bar = this.#bars.create(steps, step, { loss: '?', accuracy: '?', rate: '?', left: '?' })
+  }
+
+  private progress({ what, images, total }: ProgressEvent): void {
+    this.#progress ??= terminalReporter(this.#stream).progress(what, total, 'images')
+    this.#progress.update(images)
+    if (images < total) return
+    this.#progress.finish()
+    this.#progress = null
   }
 
   private step(event: StepEvent): void {

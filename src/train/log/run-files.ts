@@ -30,6 +30,7 @@ export class RunFiles implements EventLog {
   }
 
   write(event: TrainEvent): void {
+    if (event.type === 'progress') return
     try {
       if (event.type === 'start') this.open(event)
       if (this.#logs === null) this.#waiting.push(event)

@@ -13,6 +13,11 @@ const shared = {
   data,
   /** 'single': one class an image. 'multi': each finding by itself. Default: by the data. */
   labels: z.enum(['single', 'multi']).optional(),
+  /** Of 'multi': which findings. Default: all of the data's. */
+  findings: z.array(z.string()).min(1).optional(),
+  /** Of 'multi': what uncertain and blank findings count as. */
+  uncertain: z.enum(['exclude', 'negative', 'positive']).default('exclude'),
+  blank: z.enum(['exclude', 'negative']).default('negative'),
   /** Which split of the same data says how it goes, and by which of its metrics a checkpoint is the best. null: none. */
   validation: z
     .strictObject({
@@ -50,6 +55,8 @@ const fineTuneOptions = z.strictObject({
   steps: count.default(4_000),
   optimizer: withDefaults({}),
   augment: z.boolean().default(true),
+  /** Keep the blocks' inputs only, and compute them again for the gradient. */
+  checkpointing: z.boolean().default(false),
   freeze: patterns,
   unfreeze: patterns,
 })

@@ -60,6 +60,14 @@ const imageTower = z.strictObject({
   pretrained: z.boolean().optional(),
   pooling: z.enum(['mean-prenorm', 'cls', 'mean-patches', 'pooled']).default('mean-prenorm'),
   projection: projection.default({ kind: 'linear', hiddenWidth: 2048 }),
+  /**
+   * Of a plain ViT: a decoder of random weights behind it, whose patches are the features, as in the published CLIP-BERT
+   * baseline. Use pooling 'mean-patches'. Default: null, none.
+   */
+  decoder: z
+    .strictObject({ layers: count.default(2), heads: count.default(6) })
+    .nullable()
+    .default(null),
   /** The part of the patches that is dropped in training (FLIP). */
   maskRatio: z.number().min(0).lt(1).default(0),
   /** Keep the blocks' inputs only, and compute them again for the gradient. */
@@ -113,6 +121,15 @@ const pretrainOptions = z.strictObject({
   steps: count.default(40_000),
   optimizer: optimizer.prefault({}),
   targets: z.enum(['identity', 'same-caption']).default('same-caption'),
+  /**
+   * What an image's caption competes with. 'local': the captions of this process' batch. 'global': those of all processes.
+   * 'corpus': every distinct caption of the training set, at every step; an image still competes within the batch.
+   */
+  negatives: z.enum(['global', 'local', 'corpus']).default('global'),
+  /** Of 'corpus': scores get + ln of the caption's share of the training set, so that frequent ones are not pushed away. */
+  priors: z.boolean().default(false),
+  /** Of 'corpus': distinct captions, above which it is refused. */
+  maximumCaptions: count.default(4_000),
   augment: z.boolean().default(true),
   resize: z.enum(['published', 'crop']).default('published'),
   imageSize: count.default(224),
@@ -125,7 +142,35 @@ const pretrainOptions = z.strictObject({
   ...running,
 })
 
-export const pretrainSchema = pretrainOptions.superRefine(checkWarmup)
+export const pretrainSchema = pretrainOptions.superRefine((options, context) => {
+  checkWarmup(options, context)
+  const { negatives, priors, peft, steps, image } = options
+  const refuse = (path: string[], message: string) => context.addIssue({ code: 'custom', path, message })
+  if (priors && negatives !== 'corpus') {
+    refuse(['priors'], `expected negatives: 'corpus', whose captions have shares, but received '${negatives}'`)
+  }
+  if (image.decoder !== null && !['mean-patches', 'pooled'].includes(image.pooling)) {
+    refuse(
+      ['image', 'pooling'],
+      `expected 'mean-patches' with a decoder, whose they are, but received '${image.pooling}'`,
+    )
+  }
+  if (image.decoder !== null && image.maskRatio > 0) {
+    refuse(
+      ['image', 'maskRatio'],
+      `expected 0 with a decoder, which needs all patches, but received ${image.maskRatio}`,
+    )
+  }
+  if (peft?.type === 'adalora' && peft.tinit + peft.tfinal >= steps) {
+    refuse(
+      ['peft', 'tinit'],
+      `expected tinit + tfinal below the ${steps} steps of the run, so that ranks have time to shrink, but received ${peft.tinit} + ${peft.tfinal}`,
+    )
+  }
+  if (peft?.type === 'adalora' && peft.targetR > peft.initR) {
+    refuse(['peft', 'targetR'], `expected initR ${peft.initR} at most, but received ${peft.targetR}`)
+  }
+})
 
 export type PretrainOptions = z.input<typeof pretrainSchema>
 export type FullPretrainOptions = z.output<typeof pretrainSchema>

@@ -156,6 +156,18 @@ describe('DataLoader', () => {
     for (const { captions } of await epochOf(still)) expect(captions.join()).not.toMatch(/right/)
   })
 
+  it('knows every caption that batches may have, with its share', () => {
+    const shares = (options: Partial<LoaderOptions>, kind?: string) =>
+      new DataLoader(numbered(4, kind), { ...common, decoder: new TestDecoder(settings), ...options }).captionShares()
+    const plain = [0, 1, 2, 3].map((index) => [`caption ${index} on side left`, 0.25])
+    expect([...shares({}, 'chexpert')]).toEqual(plain)
+    expect([...shares({ flip: false }, 'embed')]).toEqual(plain)
+    expect([...shares({ training: false }, 'embed')]).toEqual(plain)
+    const both = shares({}, 'embed')
+    expect(both.size).toBe(8)
+    expect(both.get('caption 2 on side right')).toBe(0.125)
+  })
+
   it('makes no more ready than it may', async () => {
     const decoder = new TestDecoder(settings)
     const loader = small({ decoder, prefetch: 1 })

@@ -1,0 +1,368 @@
+import { join } from 'node:path'
+import { Classifier, type ClassTargets, classificationLoss } from '../clip/classifier.js'
+import { type EncoderParts, loadClassifier, loadImageEncoder, saveClassifier } from '../clip/classifier-files.js'
+import { TRAINABLE } from '../clip/model-files.js'
+import {
+  type Batch,
+  DataLoader,
+  type Dataset,
+  type DatasetSpec,
+  DecoderPool,
+  openDataset,
+  PreparedImages,
+} from '../data/index.js'
+import { sha256OfFile } from '../setup/files.js'
+import * as torch from '../torch/index.js'
+import { ClassLabels } from './class-labels.js'
+import { accuracyOf, classMetrics } from './class-metrics.js'
+import { refuseSplitBatchNorm } from './contrastive-step.js'
+import { type FeatureBatch, FeatureBatches } from './feature-batches.js'
+import { cachedFeatures, type FeatureTable } from './feature-cache.js'
+import { inputPicture } from './log/pictures.js'
+import type { FullFineTuneOptions, FullProbeOptions } from './options/index.js'
+import { applyFreezing, ownMemory, parameterGroups } from './parameter-groups.js'
+import { inPrecision } from './precision.js'
+import { seeded } from './random-stream.js'
+import { deviceOf, type RunContext } from './run.js'
+import type { StepOutcome, StepTools, Task } from './task.js'
+import { freezeUnusedOfImage } from './towers.js'
+import { validationData } from './validation-data.js'
+
+/*
+ * Linear probe and fine-tuning: a linear layer to the classes on the pooled feature before the projection.
+ */
+
+type Options = FullProbeOptions | FullFineTuneOptions
+
+/** In a run's folder. */
+const FEATURES = 'features'
+/** Images that go through a frozen encoder at once. */
+const FROZEN_BATCH = 64
+
+/** What both stages begin with. Nothing of the run's folder is touched. */
+interface Beginning {
+  readonly device: torch.Device
+  readonly labels: ClassLabels
+  /** The images that have a label. */
+  readonly dataset: Dataset
+  /** For validation; null: there is none. */
+  readonly held: Dataset | null
+  readonly model: Classifier
+  readonly parts: Omit<EncoderParts, 'encoder'>
+}
+
+async function begin(options: Options, context: RunContext, from: string | null): Promise<Beginning> {
+  const device = deviceOf(options.device)
+  const { data, batchSize, validation } = options
+  const { balance = false, ...rest } = data as Record<string, unknown>
+  const spec = { maxProblems: options.maxProblems, ...rest } as unknown as DatasetSpec
+  const whole = await openDataset(spec)
+  const labels = ClassLabels.of(whole, options)
+  const dataset = labels.labelled(whole, { balance: balance === true })
+  labels.checkExamples(dataset.samples)
+  if (batchSize > dataset.samples.length) {
+    throw new RangeError(
+      `batchSize: expected as many images as there are, ${dataset.samples.length} with a label, at most, but received ${batchSize}`,
+    )
+  }
+  const held = await heldOut(spec, options, labels, context)
+  if (validation?.metric === 'auc' && held !== null && !hasBothKinds(labels, held)) {
+    throw new RangeError(
+      "validation.metric: expected images with and without a class for 'auc', but the validation part has none; use 'loss'",
+    )
+  }
+  const { model, ...parts } = await modelOf(options, labels, device, context, from)
+  ownMemory(model)
+  return { device, labels, dataset, held, model, parts }
+}
+
+async function modelOf(
+  { from: start, seed }: Options,
+  { classes, task }: ClassLabels,
+  device: torch.Device,
+  { logger }: RunContext,
+  from: string | null,
+) {
+  if (from !== null) return await loadClassifier(from, { device, logger })
+  const { encoder, ...parts } = await loadImageEncoder(start, { device, logger })
+  // the head's weights depend on the seed alone
+  const model = await seeded(seed, async () =>
+    torch.nn.construct({ device }, () =>
+      torch.scope(() => new Classifier({ image: encoder, classes, task, pooling: parts.pooling })),
+    ),
+  )
+  return { model, ...parts }
+}
+
+/** The labelled images of the validation part, as many as are looked at. */
+async function heldOut(
+  spec: DatasetSpec,
+  { validation }: Options,
+  labels: ClassLabels,
+  context: RunContext,
+): Promise<Dataset | null> {
+  const plain = { ...spec }
+  // what makes up for a small part of the training set
+  for (const name of ['keepSize', 'perClass'] as const) delete (plain as Record<string, unknown>)[name]
+  const whole = await validationData(plain, validation, context)
+  if (whole === null) return null
+  const dataset = labels.labelled(whole)
+  if (dataset.samples.length === 0) {
+    context.emit({ type: 'warning', message: 'the run is not validated: no image of the validation part has a label' })
+    return null
+  }
+  return { ...dataset, samples: dataset.samples.slice(0, validation!.maximumImages) }
+}
+
+function hasBothKinds(labels: ClassLabels, { samples }: Dataset): boolean {
+  const values = samples.map((sample) => labels.valuesOf(sample))
+  return labels.classes.some((_, k) => [0, 1].every((kind) => values.some((each) => each[k] === kind)))
+}
+
+/** The images of a run: what reads them, and closing it. */
+function imagesOf({ prepared, workers }: Options) {
+  if (prepared !== undefined) {
+    const images = PreparedImages.open(prepared)
+    return { source: { prepared: images }, close: async () => images[Symbol.dispose]() }
+  }
+  const decoder = new DecoderPool(workers === undefined ? {} : { workers })
+  return { source: { decoder }, close: () => decoder.close() }
+}
+
+const judge = ({ validation }: Options): Task['judgedBy'] => ({
+  metric: validation?.metric ?? 'loss',
+  better: validation === null || validation.metric === 'loss' ? 'lower' : 'higher',
+})
+
+/** What a step leaves, out of the scope that it was made in. */
+function outcomeOf(loss: torch.Tensor, logits: torch.Tensor, targets: ClassTargets): StepOutcome {
+  const { task, ...tensors } = targets
+  torch.keep([loss, logits, ...Object.values(tensors)])
+  return { loss, accuracy: () => accuracyOf(logits, targets), held: [logits, ...Object.values(tensors)] }
+}
+
+/**
+ * A linear layer on the features of a frozen encoder, which are computed once and without augmentation.
+ *
+ * @param from the checkpoint that it goes on from
+ */
+export async function linearProbeTask(
+  options: FullProbeOptions,
+  context: RunContext,
+  from: string | null,
+): Promise<Task<FeatureBatch>> {
+  const { model, device, labels, dataset, held, parts } = await begin(options, context, from)
+  const { batchSize, seed, precision } = options
+  const tables: FeatureTable[] = []
+  const close = async () => {
+    torch.dispose(tables.map(({ features }) => features))
+    model.dispose()
+  }
+  try {
+    model.eval()
+    model.image.requiresGrad_(false)
+    const encoderHash = await sha256OfFile(join(options.from, TRAINABLE))
+    const images = imagesOf(options)
+    try {
+      for (const each of held === null ? [dataset] : [dataset, held]) {
+        tables.push(await featuresOf(each, { model, parts, encoderHash, device, options, images, context }))
+      }
+    } finally {
+      await images.close()
+    }
+    const [table, heldTable] = tables
+    return {
+      model,
+      groups: parameterGroups(model, options.optimizer),
+      batches: new FeatureBatches(table!, { batchSize, seed, device }),
+      logScale: null,
+      start: { images: table!.samples.length, captions: null, figures: null },
+      async step(batch, { random, pause, scaleLoss }) {
+        await pause()
+        return torch.scope(() => {
+          const { targets, count } = labels.targetsOf(batch.samples, device)
+          const logits = random.run(() => inPrecision(precision, device, () => model.classify(batch.features)))
+          const loss = classificationLoss(logits, targets).div(Math.max(1, count))
+          ;(scaleLoss?.(loss) ?? loss).backward()
+          return outcomeOf(loss.detach(), logits.detach(), targets)
+        })
+      },
+      validate:
+        heldTable === undefined
+          ? null
+          : async () =>
+              torch.scope(() =>
+                torch.noGrad(() =>
+                  classMetrics(
+                    model.classify(
+                      heldTable.gather(
+                        heldTable.samples.map((_, index) => index),
+                        device,
+                      ),
+                    ),
+                    labels,
+                    heldTable.samples,
+                  ),
+                ),
+              ),
+      judgedBy: judge(options),
+      saveModel: (folder) => saveClassifier(folder, model, parts),
+      close,
+    }
+  } catch (error) {
+    await close()
+    throw error
+  }
+}
+
+interface FeatureContext extends Pick<Beginning, 'model' | 'parts' | 'device'> {
+  readonly encoderHash: string
+  readonly options: FullProbeOptions
+  readonly images: ReturnType<typeof imagesOf>
+  readonly context: RunContext
+}
+
+function featuresOf(
+  dataset: Dataset,
+  { model, parts, encoderHash, device, options, images, context }: FeatureContext,
+): Promise<FeatureTable> {
+  const { emit, signal } = context
+  return cachedFeatures({
+    encoder: model.image,
+    encoderHash,
+    pooling: parts.pooling,
+    dataset,
+    loader: {
+      ...images.source,
+      ...parts.input,
+      batchSize: FROZEN_BATCH,
+      device,
+      maxProblems: options.maxProblems,
+      ...(signal && { signal }),
+    },
+    folder: join(options.out, FEATURES),
+    onProgress: (images, total) => emit({ type: 'progress', what: 'features', images, total }),
+  })
+}
+
+/**
+ * All of the image encoder and a linear layer on it.
+ *
+ * @param from the checkpoint that it goes on from
+ */
+export async function fineTuneTask(
+  options: FullFineTuneOptions,
+  context: RunContext,
+  from: string | null,
+): Promise<Task<Batch>> {
+  const { model, device, labels, dataset, held, parts } = await begin(options, context, from)
+  const { batchSize, microBatch = batchSize, seed, augment } = options
+  const images = imagesOf(options)
+  const close = async () => {
+    await images.close()
+    model.dispose()
+  }
+  try {
+    model.image.checkpointing = options.checkpointing
+    freezeUnusedOfImage(model.image, parts.pooling)
+    applyFreezing(model, options)
+    model.train()
+    if (microBatch < batchSize) refuseSplitBatchNorm(model)
+    const shared = {
+      ...images.source,
+      ...parts.input,
+      seed,
+      channels: 3 as const,
+      device,
+      maxProblems: options.maxProblems,
+      signal: context.signal,
+    }
+    const heldBatches =
+      held && new DataLoader(held, { ...shared, batchSize: Math.min(microBatch, held.samples.length), training: false })
+    return {
+      model,
+      groups: parameterGroups(model, options.optimizer),
+      batches: new DataLoader(dataset, { ...shared, batchSize, training: true, augment }),
+      logScale: null,
+      start: { images: dataset.samples.length, captions: null, figures: null },
+      step: (batch, tools) => classificationStep(model, labels, batch, { ...tools, microBatch, device, options }),
+      validate: heldBatches && ((pause) => validateClassifier(model, labels, heldBatches, pause)),
+      judgedBy: judge(options),
+      saveModel: (folder) => saveClassifier(folder, model, parts),
+      picture: (batch, step) =>
+        inputPicture({ ...batch, captions: batch.samples.map((sample) => namesOf(sample, labels)) }, step),
+      close,
+    }
+  } catch (error) {
+    await close()
+    throw error
+  }
+}
+
+const namesOf = (sample: Batch['samples'][number], labels: ClassLabels): string =>
+  labels.classes.filter((_, k) => labels.valuesOf(sample)[k] === 1).join(', ')
+
+interface ClassificationStep extends StepTools {
+  readonly microBatch: number
+  readonly device: torch.Device
+  readonly options: Pick<FullFineTuneOptions, 'precision'>
+}
+
+/** Forward and backward of one batch, some images at a time: the gradients are those of the batch's mean loss. */
+async function classificationStep(
+  model: Classifier,
+  labels: ClassLabels,
+  { pixels, samples }: Batch,
+  { random, pause, scaleLoss, microBatch, device, options }: ClassificationStep,
+): Promise<StepOutcome> {
+  using scope = new torch.Scope()
+  const { targets, count } = scope.run(() => labels.targetsOf(samples, device))
+  const [losses, all]: [torch.Tensor[], torch.Tensor[]] = [[], []]
+  for (let start = 0; start < samples.length; start += microBatch) {
+    if (start > 0) await pause()
+    const size = Math.min(microBatch, samples.length - start)
+    scope.run(() => {
+      const [loss, logits] = torch.scope(() => {
+        const own = mapTargets(targets, (each) => each.narrow(0, start, size))
+        const logits = random.run(() =>
+          inPrecision(options.precision, device, () => model.forward(pixels.narrow(0, start, size))),
+        )
+        const loss = classificationLoss(logits, own).div(Math.max(1, count))
+        random.run(() => (scaleLoss?.(loss) ?? loss).backward())
+        return [loss.detach(), logits.detach()] as const
+      })
+      losses.push(loss)
+      all.push(logits)
+    })
+  }
+  await pause()
+  return scope.run(() => outcomeOf(torch.stack(losses).sum(), torch.cat(all, 0), targets))
+}
+
+function mapTargets(targets: ClassTargets, map: (tensor: torch.Tensor) => torch.Tensor): ClassTargets {
+  if (targets.task === 'single') return { task: 'single', labels: map(targets.labels) }
+  return { task: 'multi', values: map(targets.values), counted: map(targets.counted) }
+}
+
+async function validateClassifier(
+  model: Classifier,
+  labels: ClassLabels,
+  batches: DataLoader,
+  pause: () => Promise<void>,
+): Promise<Record<string, number>> {
+  using scope = new torch.Scope()
+  const logits: torch.Tensor[] = []
+  const samples: Batch['samples'][number][] = []
+  model.eval()
+  try {
+    for await (const batch of batches) {
+      using _ = batch
+      logits.push(scope.run(() => torch.noGrad(() => torch.scope(() => model.forward(batch.pixels)))))
+      samples.push(...batch.samples)
+      await pause()
+    }
+  } finally {
+    model.train()
+  }
+  return scope.run(() => classMetrics(torch.cat(logits, 0), labels, samples))
+}
