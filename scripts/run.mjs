@@ -103,6 +103,10 @@ const tasks = {
     prepare()
     run(process.execPath, ['scripts/quickstart.mjs', ...parameters])
   },
+  tour() {
+    prepare()
+    run(process.execPath, ['scripts/tour.mjs'])
+  },
   /** The main job on a folder of real images. */
   real(parameters) {
     prepare()

@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import { isClassifierFolder, loadClassifier } from '../clip/classifier-files.js'
+import { contextLength, wordsAfterContext } from '../clip/context.js'
 import { type ImageInput, loadModel, readModelFiles, TOKENIZER, TRAINABLE } from '../clip/model-files.js'
 import type { TextTower } from '../clip/text-tower.js'
 import type { ClassPrompt } from '../data/index.js'
@@ -59,9 +60,18 @@ export class LoadedModel implements Disposable {
     return (await this.encodeWithWarnings(images)).embeddings
   }
 
-  /** Embeddings of texts, of length 1: [N, D], the caller's. */
+  /** Vectors that the model has learned to put before a text, in place of a template; 0 where it has none. */
+  get contextLength(): number {
+    return contextLength(this.model)
+  }
+
+  /**
+   * Embeddings of texts, of length 1: [N, D], the caller's. A model with a learned context reads them without the template
+   * 'this is a chest x ray of a patient with', for which the context stands.
+   */
   async encodeText(texts: string | readonly string[]): Promise<Tensor> {
-    const list = typeof texts === 'string' ? [texts] : texts
+    const given = typeof texts === 'string' ? [texts] : texts
+    const list = this.contextLength > 0 ? given.map(wordsAfterContext) : given
     if (list.length === 0) throw new RangeError('encodeText: expected one text at least, but received none')
     const ids = await this.tokenizer.encode(list, { maximumLength: this.model.encoding.maximumLength })
     return torch.scope(() => torch.noGrad(() => this.model.encodeText(ids)))

@@ -2,6 +2,7 @@ import { type ClassTargets, classificationLoss } from '../clip/classifier.js'
 import type { Sample } from '../data/index.js'
 import * as torch from '../torch/index.js'
 import type { ClassLabels } from './class-labels.js'
+import type { StepOutcome } from './task.js'
 
 /*
  * How a classifier does while it learns. What is reported of it in the end is evaluation's.
@@ -17,6 +18,13 @@ export function accuracyOf(logits: torch.Tensor, targets: ClassTargets): number 
       return (100 * right) / Math.max(1, counted.sum().item())
     }),
   )
+}
+
+/** What a step leaves, out of the scope that it was made in. */
+export function outcomeOf(loss: torch.Tensor, logits: torch.Tensor, targets: ClassTargets): StepOutcome {
+  const { task, ...tensors } = targets
+  torch.keep([loss, logits, ...Object.values(tensors)])
+  return { loss, accuracy: () => accuracyOf(logits, targets), held: [logits, ...Object.values(tensors)] }
 }
 
 /**

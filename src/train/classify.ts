@@ -2,22 +2,15 @@ import { join } from 'node:path'
 import { Classifier, type ClassTargets, classificationLoss } from '../clip/classifier.js'
 import { type EncoderParts, loadClassifier, loadImageEncoder, saveClassifier } from '../clip/classifier-files.js'
 import { TRAINABLE } from '../clip/model-files.js'
-import {
-  type Batch,
-  DataLoader,
-  type Dataset,
-  type DatasetSpec,
-  DecoderPool,
-  openDataset,
-  PreparedImages,
-} from '../data/index.js'
+import { type Batch, DataLoader, type Dataset, type DatasetSpec, openDataset } from '../data/index.js'
 import { sha256OfFile } from '../setup/files.js'
 import * as torch from '../torch/index.js'
 import { ClassLabels, type PartOptions } from './class-labels.js'
-import { accuracyOf, classMetrics } from './class-metrics.js'
+import { classMetrics, outcomeOf } from './class-metrics.js'
 import { refuseSplitBatchNorm } from './contrastive-step.js'
 import { type FeatureBatch, FeatureBatches } from './feature-batches.js'
 import { cachedFeatures, type FeatureTable } from './feature-cache.js'
+import { imagesOf } from './image-source.js'
 import { inputPicture } from './log/pictures.js'
 import type { FullFineTuneOptions, FullProbeOptions } from './options/index.js'
 import { applyFreezing, ownMemory, parameterGroups } from './parameter-groups.js'
@@ -119,27 +112,10 @@ function hasBothKinds(labels: ClassLabels, { samples }: Dataset): boolean {
   return labels.classes.some((_, k) => [0, 1].every((kind) => values.some((each) => each[k] === kind)))
 }
 
-/** The images of a run: what reads them, and closing it. */
-function imagesOf({ prepared, workers }: Options) {
-  if (prepared !== undefined) {
-    const images = PreparedImages.open(prepared)
-    return { source: { prepared: images }, close: async () => images[Symbol.dispose]() }
-  }
-  const decoder = new DecoderPool(workers === undefined ? {} : { workers })
-  return { source: { decoder }, close: () => decoder.close() }
-}
-
 const judge = ({ validation }: Options): Task['judgedBy'] => ({
   metric: validation?.metric ?? 'loss',
   better: validation === null || validation.metric === 'loss' ? 'lower' : 'higher',
 })
-
-/** What a step leaves, out of the scope that it was made in. */
-function outcomeOf(loss: torch.Tensor, logits: torch.Tensor, targets: ClassTargets): StepOutcome {
-  const { task, ...tensors } = targets
-  torch.keep([loss, logits, ...Object.values(tensors)])
-  return { loss, accuracy: () => accuracyOf(logits, targets), held: [logits, ...Object.values(tensors)] }
-}
 
 /**
  * A linear layer on the features of a frozen encoder, which are computed once and without augmentation.

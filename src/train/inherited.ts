@@ -24,15 +24,8 @@ export function inherited(options: JsonObject): JsonObject {
   const checkpoints = dirname(from)
   const out = basename(checkpoints) === 'checkpoints' ? join(dirname(checkpoints), stage) : undefined
   return {
-    ...(data !== undefined && { data: stage === 'prompt' ? bare(data as JsonObject, options.data) : data }),
+    ...(data !== undefined && { data }),
     ...(out !== undefined && { out }),
     ...Object.fromEntries(Object.entries(options).filter(([name]) => name !== 'data')),
   }
-}
-
-/** Captions without their template, as learned contexts stand for it; but where the user says another style. */
-function bare(data: JsonObject, own: unknown): JsonObject {
-  const said = isObject(own) && isObject(own.captions) ? own.captions.style : undefined
-  if (said !== undefined || data.kind === 'folder' || data.kind === 'table' || data.kind === 'webdataset') return data
-  return { ...data, captions: { ...(isObject(data.captions) ? data.captions : {}), style: 'prompt' } }
 }

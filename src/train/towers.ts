@@ -106,6 +106,9 @@ async function textTower(options: FullPretrainOptions, device: torch.Device, log
   return torch.scope(() => addAdapter(model, adapterConfig(peft, steps)))
 }
 
+/** A folder or a file as it is; the folder of what has a model's name. */
+const tokenizerPlace = async (name: string): Promise<string> => (existsSync(name) ? name : pretrainedFolder(name))
+
 /** The frozen language model as checkpoints name it, and where its tokenizer is: a folder or a file, and the file. */
 async function textFiles({
   text,
@@ -113,7 +116,7 @@ async function textFiles({
 }: FullPretrainOptions): Promise<{ weights: SaveModelOptions['textWeights']; place: string; tokenizerFile: string }> {
   const isNamed = typeof text.model === 'string'
   const folder = isNamed ? await pretrainedFolder(text.model as string) : null
-  const place = text.tokenizer ?? folder
+  const place = text.tokenizer === undefined ? folder : await tokenizerPlace(text.tokenizer)
   if (place === null) {
     throw new RangeError(
       'text.tokenizer: expected a folder with tokenizer.json for a model from a config, but received none',

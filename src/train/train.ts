@@ -15,6 +15,7 @@ import {
   type PromptOptions,
 } from './options/index.js'
 import { pretrainTask } from './pretrain.js'
+import { promptTask } from './prompt.js'
 import { readRecipe } from './recipes.js'
 import { latestCheckpoint, Run, type RunContext, type TrainResult } from './run.js'
 import type { Task, TaskBatch } from './task.js'
@@ -91,7 +92,7 @@ async function taskOf(options: FullOptions, context: RunContext, from: string | 
   if (options.stage === 'pretrain') return pretrainTask(options, context, from)
   if (options.stage === 'linear-probe') return linearProbeTask(options, context, from)
   if (options.stage === 'fine-tune') return fineTuneTask(options, context, from)
-  throw new RangeError(`stage: '${options.stage}' is not there yet`)
+  return promptTask(options, context, from)
 }
 
 /** Options with their recipe's, their checkpoint's and their defaults. */

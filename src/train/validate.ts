@@ -14,7 +14,7 @@ export interface ValidationOptions {
 export async function validate(
   model: TextTower,
   loader: DataLoader,
-  tokens: CaptionTokens,
+  tokens: Pick<CaptionTokens, 'encode'>,
   { targets, maximumImages, pause }: ValidationOptions,
 ): Promise<Record<string, number>> {
   const wasTraining = model.training

@@ -79,7 +79,7 @@ const imageTower = z.strictObject({
 const textTower = z.strictObject({
   model: z.union([z.string().min(1), configJson]),
   pretrained: z.boolean().optional(),
-  /** A folder with tokenizer.json, or the file. Default: the model's. */
+  /** A folder with tokenizer.json, the file, or the name of the model whose tokenizer it is. Default: the model's. */
   tokenizer: z.string().optional(),
   /** Default: 'first-pad'; 'cls' for BERT. */
   pooling: z.enum(['first-pad', 'last-token', 'cls', 'mean']).optional(),

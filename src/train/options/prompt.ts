@@ -9,7 +9,7 @@ const promptOptions = z.strictObject({
   stage: z.literal('prompt'),
   /** A checkpoint of pre-training, or a model folder. */
   from: z.string().min(1),
-  /** Default: what the checkpoint was trained on, its captions without their template. */
+  /** Default: what the checkpoint was trained on. Texts are read without the template that the context stands for. */
   data,
   /** Learned vectors before the labels' words. */
   contextLength: count.default(30),
@@ -22,11 +22,16 @@ const promptOptions = z.strictObject({
   objective: z.enum(['classification', 'contrastive']).default('classification'),
   /** 'single': one class an image. 'multi': each finding by itself, against its negation. Default: by the data. */
   labels: z.enum(['single', 'multi']).optional(),
+  /** Of 'multi': which findings. Default: all of the data's. */
+  findings: z.array(z.string()).min(1).optional(),
+  /** Of 'multi': what uncertain and blank findings count as. */
+  uncertain: z.enum(['exclude', 'negative', 'positive']).default('exclude'),
+  blank: z.enum(['exclude', 'negative']).default('negative'),
   /** Which split of the same data says how it goes, and by which of its metrics a checkpoint is the best. null: none. */
   validation: z
     .strictObject({
       split: z.enum(['train', 'valid', 'test']).default('valid'),
-      metric: z.enum(['loss', 'accuracy']).default('loss'),
+      metric: z.enum(['loss', 'accuracy', 'auc']).default('loss'),
       every: count.optional(),
       maximumImages: count.default(2_000),
     })

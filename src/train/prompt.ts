@@ -1,0 +1,301 @@
+import { existsSync } from 'node:fs'
+import { isAbsolute, join, resolve } from 'node:path'
+import { classificationLoss } from '../clip/classifier.js'
+import { addContext, contextVectors, wordsAfterContext } from '../clip/context.js'
+import { retrievalAccuracy, START_LOG_SCALE, similarityScores } from '../clip/loss.js'
+import {
+  loadModel,
+  readModelFiles,
+  type SaveModelOptions,
+  saveModel,
+  TOKENIZER,
+  TRAINABLE,
+} from '../clip/model-files.js'
+import type { TextTower, TokenSequences } from '../clip/text-tower.js'
+import { type Batch, DataLoader, type Dataset, type DatasetSpec, openDataset } from '../data/index.js'
+import { TextTokenizer } from '../models/index.js'
+import { sha256OfFile } from '../setup/files.js'
+import * as torch from '../torch/index.js'
+import { CaptionTokens } from './caption-tokens.js'
+import { ClassLabels } from './class-labels.js'
+import { classMetrics, outcomeOf } from './class-metrics.js'
+import { contrastiveStep } from './contrastive-step.js'
+import { type FeatureBatch, FeatureBatches } from './feature-batches.js'
+import { cachedFeatures, type FeatureTable } from './feature-cache.js'
+import { imagesOf } from './image-source.js'
+import { inputPicture } from './log/pictures.js'
+import type { FullPromptOptions } from './options/index.js'
+import { ownMemory, parameterGroups } from './parameter-groups.js'
+import { inPrecision } from './precision.js'
+import { seeded } from './random-stream.js'
+import { deviceOf, type RunContext } from './run.js'
+import type { Task } from './task.js'
+import { freezeUnusedOfImage } from './towers.js'
+import { validate } from './validate.js'
+import { validationData } from './validation-data.js'
+
+/*
+ * Prompt tuning: a learned context in place of the template before labels' words (Du et al., MICCAI 2024, section 2.3).
+ */
+
+/** In a run's folder. */
+const FEATURES = 'features'
+/** Images that go through a frozen encoder at once. */
+const FROZEN_BATCH = 64
+
+interface Beginning {
+  readonly device: torch.Device
+  readonly model: TextTower
+  readonly tokens: CaptionTokens
+  readonly files: SaveModelOptions
+  readonly spec: DatasetSpec
+}
+
+/**
+ * The model with its context: that of the checkpoint, or a new one. What takes gradients is the context, and with the
+ * contrastive objective the image encoder, its projection and the temperature.
+ */
+async function begin(options: FullPromptOptions, context: RunContext, from: string | null): Promise<Beginning> {
+  const device = deviceOf(options.device)
+  const folder = from ?? options.from
+  const files = readModelFiles(folder)
+  const trainable = options.objective === 'contrastive'
+  const model = await loadModel(folder, { device, trainable, ...(context.logger && { logger: context.logger }) })
+  const { padToken } = model.encoding
+  const tokenizer = TextTokenizer.open(join(folder, TOKENIZER), padToken === undefined ? {} : { padToken })
+  const { contextLength: length, init, seed } = options
+  if (from === null) await seeded(seed, () => addContext(model, tokenizer, { length, init }))
+  for (const part of [model.text!, model.text_projection]) part.requiresGrad_(false)
+  contextVectors(model).requiresGrad_(true)
+  return {
+    device,
+    model,
+    tokens: new CaptionTokens(tokenizer, model.encoding.maximumLength!),
+    files: { ...files, textWeights: files.textWeights && { ...files.textWeights, name: placeOf(files, folder) } },
+    spec: { maxProblems: options.maxProblems, ...options.data } as unknown as DatasetSpec,
+  }
+}
+
+/** Where the frozen language model is, seen from anywhere. */
+function placeOf({ textWeights }: SaveModelOptions, folder: string): string {
+  const { name } = textWeights!
+  const beside = join(folder, name)
+  return !isAbsolute(name) && existsSync(beside) ? resolve(beside) : name
+}
+
+/** @param from the checkpoint that it goes on from */
+export function promptTask(
+  options: FullPromptOptions,
+  context: RunContext,
+  from: string | null,
+): Promise<Task<FeatureBatch> | Task<Batch>> {
+  return options.objective === 'classification'
+    ? classificationTask(options, context, from)
+    : contrastiveTask(options, context, from)
+}
+
+const judge = ({ validation }: FullPromptOptions): Task['judgedBy'] => ({
+  metric: validation?.metric ?? 'loss',
+  better: validation === null || validation.metric === 'loss' ? 'lower' : 'higher',
+})
+
+/** What a class is told by: its words; of a finding beside others also its negation. */
+function classTexts(dataset: Dataset, labels: ClassLabels): string[] {
+  if (labels.task === 'multi') {
+    const words = labels.classes.map((name) => name.replaceAll('_', ' ').toLowerCase())
+    return [...words, ...words.map((each) => `no ${each}`)].map(wordsAfterContext)
+  }
+  const several = dataset.classes.find(({ prompts }) => prompts.length !== 1)
+  if (several !== undefined) {
+    throw new RangeError(
+      `data.prompts: expected one text for each class to learn a context for, but '${several.name}' has ${several.prompts.length}`,
+    )
+  }
+  return dataset.classes.map(({ prompts }) => wordsAfterContext(prompts[0]!))
+}
+
+/**
+ * The scores of images and classes, [B, C]: cosine x temperature, in float32. Of a finding the difference from its
+ * negation's, since a cosine alone has no zero point.
+ */
+function classScores(model: TextTower, image: torch.Tensor, texts: TokenSequences, labels: ClassLabels): torch.Tensor {
+  const scores = similarityScores(image, model.encodeText(texts), model.logit_scale)
+  if (labels.task === 'single') return scores
+  const count = labels.classes.length
+  return scores.narrow(1, 0, count).sub(scores.narrow(1, count, count))
+}
+
+async function classificationTask(
+  options: FullPromptOptions,
+  context: RunContext,
+  from: string | null,
+): Promise<Task<FeatureBatch>> {
+  const { device, model, tokens, files, spec } = await begin(options, context, from)
+  const { batchSize, seed, precision, validation } = options
+  const tables: FeatureTable[] = []
+  const close = async () => {
+    torch.dispose(tables.map(({ features }) => features))
+    model.dispose()
+  }
+  try {
+    model.eval()
+    const whole = await openDataset(spec)
+    const labels = ClassLabels.of(whole, options)
+    const dataset = labels.labelled(whole)
+    labels.checkExamples(dataset.samples)
+    if (batchSize > dataset.samples.length) {
+      throw new RangeError(
+        `batchSize: expected as many images as have a label, ${dataset.samples.length}, at most, but received ${batchSize}`,
+      )
+    }
+    const texts = await tokens.encode(classTexts(whole, labels))
+    const held = await validationData(spec, validation, context)
+    const heldLabelled = held && labels.labelled(held)
+    const encoderHash = await sha256OfFile(join(options.from, TRAINABLE))
+    const images = imagesOf(options)
+    try {
+      for (const each of heldLabelled?.samples.length ? [dataset, first(heldLabelled, validation!)] : [dataset]) {
+        tables.push(
+          await cachedFeatures({
+            encoder: model.image,
+            encoderHash,
+            pooling: model.imagePooling,
+            dataset: each,
+            loader: {
+              ...images.source,
+              ...files.input!,
+              batchSize: FROZEN_BATCH,
+              device,
+              maxProblems: options.maxProblems,
+              ...(context.signal && { signal: context.signal }),
+            },
+            folder: join(options.out, FEATURES),
+            onProgress: (images, total) => context.emit({ type: 'progress', what: 'features', images, total }),
+          }),
+        )
+      }
+    } finally {
+      await images.close()
+    }
+    const [table, heldTable] = tables
+    return {
+      model,
+      groups: parameterGroups(model, options.optimizer),
+      batches: new FeatureBatches(table!, { batchSize, seed, device }),
+      logScale: model.logit_scale,
+      start: { images: table!.samples.length, captions: texts.length, figures: null },
+      async step(batch, { random, pause, scaleLoss }) {
+        await pause()
+        return torch.scope(() => {
+          const { targets, count } = labels.targetsOf(batch.samples, device)
+          const scores = random.run(() =>
+            inPrecision(precision, device, () => classScores(model, model.projectImage(batch.features), texts, labels)),
+          )
+          const loss = classificationLoss(scores, targets).div(Math.max(1, count))
+          ;(scaleLoss?.(loss) ?? loss).backward()
+          return outcomeOf(loss.detach(), scores.detach(), targets)
+        })
+      },
+      validate:
+        heldTable === undefined
+          ? null
+          : async () =>
+              torch.scope(() =>
+                torch.noGrad(() => {
+                  const features = heldTable.gather([...heldTable.samples.keys()], device)
+                  const scores = classScores(model, model.projectImage(features), texts, labels)
+                  return classMetrics(scores, labels, heldTable.samples)
+                }),
+              ),
+      judgedBy: judge(options),
+      saveModel: (folder) => saveModel(folder, model, files),
+      close,
+    }
+  } catch (error) {
+    await close()
+    throw error
+  }
+}
+
+const first = (dataset: Dataset, { maximumImages }: { maximumImages: number }): Dataset => ({
+  ...dataset,
+  samples: dataset.samples.slice(0, maximumImages),
+})
+
+/** As published: pre-training goes on with a context, the image encoder, its projection and a new temperature. */
+async function contrastiveTask(
+  options: FullPromptOptions,
+  context: RunContext,
+  from: string | null,
+): Promise<Task<Batch>> {
+  const { device, model, tokens, files, spec } = await begin(options, context, from)
+  const { batchSize, microBatch, seed, augment, targets, precision, validation } = options
+  const images = imagesOf(options)
+  const close = async () => {
+    await images.close()
+    model.dispose()
+  }
+  try {
+    const dataset = await openDataset(spec)
+    const held = await validationData(spec, validation, context)
+    if (validation?.metric === 'auc') {
+      throw new RangeError(
+        "validation.metric: expected 'loss' or 'accuracy' for the contrastive objective, but received 'auc'",
+      )
+    }
+    freezeUnusedOfImage(model.image, model.imagePooling)
+    if (from === null) torch.noGrad(() => model.logit_scale.fill_(START_LOG_SCALE))
+    ownMemory(model)
+    model.train()
+    const shared = {
+      ...images.source,
+      ...files.input!,
+      seed,
+      channels: 3 as const,
+      device,
+      maxProblems: options.maxProblems,
+      signal: context.signal,
+    }
+    const heldBatches =
+      held && new DataLoader(held, { ...shared, batchSize: Math.min(batchSize, held.samples.length), training: false })
+    const words = (captions: readonly (string | null)[]) => captions.map((each) => wordsAfterContext(each ?? ''))
+    const bare = { encode: (captions: readonly string[]) => tokens.encode(words(captions)) }
+    return {
+      model,
+      groups: parameterGroups(model, options.optimizer),
+      batches: new DataLoader(dataset, { ...shared, batchSize, training: true, augment }),
+      logScale: model.logit_scale,
+      start: {
+        images: dataset.samples.length,
+        captions: new Set(dataset.samples.map(({ caption }) => caption)).size,
+        figures: null,
+      },
+      async step(batch, tools) {
+        const captions = words(batch.captions)
+        const own = { targets, captions }
+        const texts = await tokens.encode(captions)
+        const { loss, scores } = await contrastiveStep(
+          model,
+          { pixels: batch.pixels, texts, ...own },
+          { ...tools, microBatch, precision },
+        )
+        return { loss, accuracy: () => retrievalAccuracy(scores, 1, own), held: [scores] }
+      },
+      afterStep: () => model.clampLogScale(),
+      validate:
+        heldBatches &&
+        (async (pause) => {
+          const { maximumImages } = validation!
+          const found = await validate(model, heldBatches, bare, { targets, maximumImages, pause })
+          return { ...found, accuracy: found.accuracy1! }
+        }),
+      judgedBy: judge(options),
+      saveModel: (folder) => saveModel(folder, model, files),
+      picture: inputPicture,
+      close,
+    }
+  } catch (error) {
+    await close()
+    throw error
+  }
+}
