@@ -98,6 +98,23 @@ describe('a training step', () => {
     expect(noisy).toEqual(quiet)
   })
 
+  it('runs a frozen image encoder once for each part, not twice', async () => {
+    const tower = await model('linear')
+    let calls = 0
+    const hook = tower.image.registerForwardHook(() => {
+      calls += 1
+    })
+    using random = new RandomStream(3)
+    const batch = () => ({ pixels: reference.tensor('in.pixel_values'), texts })
+    await contrastiveStep(tower, batch(), { random, microBatch: 2 })
+    expect(calls).toBe(6)
+    tower.image.requiresGrad_(false)
+    calls = 0
+    await contrastiveStep(tower, batch(), { random, microBatch: 2 })
+    expect(calls).toBe(3)
+    hook.remove()
+  })
+
   it('leaves no tensor behind', async () => {
     const tower = await model('linear')
     using random = new RandomStream(3)

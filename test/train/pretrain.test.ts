@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { loadModel } from '../../src/clip/model-files.js'
+import { loadModel, readModelFiles, saveModel } from '../../src/clip/model-files.js'
 import * as torch from '../../src/torch/index.js'
 import { checkpointFolder, checkpointSteps } from '../../src/train/checkpoint.js'
 import type { StepEvent, TrainEvent } from '../../src/train/events.js'
@@ -178,6 +178,14 @@ describe('pre-training', () => {
     expect(curve(await eventsOf({ ...options, resume: true }))).toEqual(whole.slice(4))
     const { names } = torch.openSafetensors(join(checkpointFolder(options.out, 6), 'trainable.safetensors'))
     const own = names.filter((name) => /^text\./.test(name))
+    // a stage that goes on from it, with all of it frozen, writes it again
+    const next = await loadModel(checkpointFolder(options.out, 6))
+    saveModel(join(data.folder, 'next'), next, readModelFiles(checkpointFolder(options.out, 6)))
+    next.dispose()
+    const [before, after] = [checkpointFolder(options.out, 6), join(data.folder, 'next')].map((folder) =>
+      readFileSync(join(folder, 'trainable.safetensors')),
+    )
+    expect(after!.equals(before!)).toBe(true)
     expect(own.sort()).toEqual(['text.model.ln_f.bias', 'text.model.ln_f.weight', 'text.model.wte.weight'])
   })
 
