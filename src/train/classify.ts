@@ -2,15 +2,16 @@ import { join } from 'node:path'
 import { Classifier, type ClassTargets, classificationLoss } from '../clip/classifier.js'
 import { type EncoderParts, loadClassifier, loadImageEncoder, saveClassifier } from '../clip/classifier-files.js'
 import { TRAINABLE } from '../clip/model-files.js'
-import { type Batch, DataLoader, type Dataset, type DatasetSpec, openDataset } from '../data/index.js'
+import { type Batch, DataLoader, type Dataset } from '../data/index.js'
 import { sha256OfFile } from '../setup/files.js'
 import * as torch from '../torch/index.js'
-import { ClassLabels, type PartOptions } from './class-labels.js'
+import type { ClassLabels } from './class-labels.js'
 import { classMetrics, outcomeOf } from './class-metrics.js'
 import { refuseSplitBatchNorm } from './contrastive-step.js'
 import { type FeatureBatch, FeatureBatches } from './feature-batches.js'
 import { cachedFeatures, type FeatureTable } from './feature-cache.js'
 import { imagesOf } from './image-source.js'
+import { type LabelledData, openLabelled } from './labelled-data.js'
 import { inputPicture } from './log/pictures.js'
 import type { FullFineTuneOptions, FullProbeOptions } from './options/index.js'
 import { applyFreezing, ownMemory, parameterGroups } from './parameter-groups.js'
@@ -19,7 +20,6 @@ import { seeded } from './random-stream.js'
 import { deviceOf, type RunContext } from './run.js'
 import type { StepOutcome, StepTools, Task } from './task.js'
 import { freezeUnusedOfImage } from './towers.js'
-import { validationData } from './validation-data.js'
 
 /*
  * Linear probe and fine-tuning: a linear layer to the classes on the pooled feature before the projection.
@@ -33,39 +33,15 @@ const FEATURES = 'features'
 const FROZEN_BATCH = 64
 
 /** What both stages begin with. Nothing of the run's folder is touched. */
-interface Beginning {
+interface Beginning extends LabelledData {
   readonly device: torch.Device
-  readonly labels: ClassLabels
-  /** The images that have a label. */
-  readonly dataset: Dataset
-  /** For validation; null: there is none. */
-  readonly held: Dataset | null
   readonly model: Classifier
   readonly parts: Omit<EncoderParts, 'encoder'>
 }
 
 async function begin(options: Options, context: RunContext, from: string | null): Promise<Beginning> {
   const device = deviceOf(options.device)
-  const { data, batchSize, validation } = options
-  // a part of the images that have a label, not of all
-  const { fraction, keepSize, balance, ...rest } = data as typeof data & PartOptions
-  const spec = { maxProblems: options.maxProblems, ...rest } as unknown as DatasetSpec
-  const whole = await openDataset(spec)
-  const labels = ClassLabels.of(whole, options)
-  labels.checkExamples(whole.samples)
-  const { seed } = rest as PartOptions
-  const dataset = labels.labelled(whole, { fraction, keepSize, balance, seed })
-  if (batchSize > dataset.samples.length) {
-    throw new RangeError(
-      `batchSize: expected as many images as there are, ${dataset.samples.length} with a label, at most, but received ${batchSize}`,
-    )
-  }
-  const held = await heldOut(spec, options, labels, context)
-  if (validation?.metric === 'auc' && held !== null && !hasBothKinds(labels, held)) {
-    throw new RangeError(
-      "validation.metric: expected images with and without a class for 'auc', but the validation part has none; use 'loss'",
-    )
-  }
+  const { labels, dataset, held } = await openLabelled(options, context)
   const { model, ...parts } = await modelOf(options, labels, device, context, from)
   ownMemory(model)
   return { device, labels, dataset, held, model, parts }
@@ -87,29 +63,6 @@ async function modelOf(
     ),
   )
   return { model, ...parts }
-}
-
-/** The labelled images of the validation part, as many as are looked at. */
-async function heldOut(
-  spec: DatasetSpec,
-  { validation }: Options,
-  labels: ClassLabels,
-  context: RunContext,
-): Promise<Dataset | null> {
-  const { perClass: _, ...all } = spec as DatasetSpec & { perClass?: number }
-  const whole = await validationData(all as DatasetSpec, validation, context)
-  if (whole === null) return null
-  const dataset = labels.labelled(whole)
-  if (dataset.samples.length === 0) {
-    context.emit({ type: 'warning', message: 'the run is not validated: no image of the validation part has a label' })
-    return null
-  }
-  return { ...dataset, samples: dataset.samples.slice(0, validation!.maximumImages) }
-}
-
-function hasBothKinds(labels: ClassLabels, { samples }: Dataset): boolean {
-  const values = samples.map((sample) => labels.valuesOf(sample))
-  return labels.classes.some((_, k) => [0, 1].every((kind) => values.some((each) => each[k] === kind)))
 }
 
 const judge = ({ validation }: Options): Task['judgedBy'] => ({
@@ -233,12 +186,13 @@ export async function fineTuneTask(
 ): Promise<Task<Batch>> {
   const { model, device, labels, dataset, held, parts } = await begin(options, context, from)
   const { batchSize, microBatch = batchSize, seed, augment } = options
-  const images = imagesOf(options)
+  let images: ReturnType<typeof imagesOf> | null = null
   const close = async () => {
-    await images.close()
+    await images?.close()
     model.dispose()
   }
   try {
+    images = imagesOf(options)
     model.image.checkpointing = options.checkpointing
     freezeUnusedOfImage(model.image, parts.pooling)
     applyFreezing(model, options)

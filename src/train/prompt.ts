@@ -17,12 +17,13 @@ import { TextTokenizer } from '../models/index.js'
 import { sha256OfFile } from '../setup/files.js'
 import * as torch from '../torch/index.js'
 import { CaptionTokens } from './caption-tokens.js'
-import { ClassLabels } from './class-labels.js'
+import type { ClassLabels } from './class-labels.js'
 import { classMetrics, outcomeOf } from './class-metrics.js'
 import { contrastiveStep } from './contrastive-step.js'
 import { type FeatureBatch, FeatureBatches } from './feature-batches.js'
 import { cachedFeatures, type FeatureTable } from './feature-cache.js'
 import { imagesOf } from './image-source.js'
+import { openLabelled } from './labelled-data.js'
 import { inputPicture } from './log/pictures.js'
 import type { FullPromptOptions } from './options/index.js'
 import { ownMemory, parameterGroups } from './parameter-groups.js'
@@ -130,8 +131,8 @@ async function classificationTask(
   context: RunContext,
   from: string | null,
 ): Promise<Task<FeatureBatch>> {
-  const { device, model, tokens, files, spec } = await begin(options, context, from)
-  const { batchSize, seed, precision, validation } = options
+  const { device, model, tokens, files } = await begin(options, context, from)
+  const { batchSize, seed, precision } = options
   const tables: FeatureTable[] = []
   const close = async () => {
     torch.dispose(tables.map(({ features }) => features))
@@ -139,22 +140,12 @@ async function classificationTask(
   }
   try {
     model.eval()
-    const whole = await openDataset(spec)
-    const labels = ClassLabels.of(whole, options)
-    const dataset = labels.labelled(whole)
-    labels.checkExamples(dataset.samples)
-    if (batchSize > dataset.samples.length) {
-      throw new RangeError(
-        `batchSize: expected as many images as have a label, ${dataset.samples.length}, at most, but received ${batchSize}`,
-      )
-    }
-    const texts = await tokens.encode(classTexts(whole, labels))
-    const held = await validationData(spec, validation, context)
-    const heldLabelled = held && labels.labelled(held)
+    const { labels, dataset, held } = await openLabelled(options, context)
+    const texts = await tokens.encode(classTexts(dataset, labels))
     const encoderHash = await sha256OfFile(join(options.from, TRAINABLE))
     const images = imagesOf(options)
     try {
-      for (const each of heldLabelled?.samples.length ? [dataset, first(heldLabelled, validation!)] : [dataset]) {
+      for (const each of held === null ? [dataset] : [dataset, held]) {
         tables.push(
           await cachedFeatures({
             encoder: model.image,
@@ -216,11 +207,6 @@ async function classificationTask(
     throw error
   }
 }
-
-const first = (dataset: Dataset, { maximumImages }: { maximumImages: number }): Dataset => ({
-  ...dataset,
-  samples: dataset.samples.slice(0, maximumImages),
-})
 
 /** As published: pre-training goes on with a context, the image encoder, its projection and a new temperature. */
 async function contrastiveTask(

@@ -7,7 +7,7 @@ import * as torch from '../../src/torch/index.js'
 import { checkpointFolder } from '../../src/train/checkpoint.js'
 import type { StepEvent, TrainEvent } from '../../src/train/events.js'
 import type { FineTuneOptions, ProbeOptions } from '../../src/train/options/index.js'
-import { type TrainContext, type TrainOptions, train } from '../../src/train/train.js'
+import { parseOptions, type TrainContext, type TrainOptions, train } from '../../src/train/train.js'
 import { type Tiny, tiny, tinyRun } from './tiny.js'
 
 let data: Tiny
@@ -78,6 +78,9 @@ describe.each(['linear-probe', 'fine-tune'] as const)('%s', (stage) => {
     // what is frozen stays to the bit; what trains changes, all of it
     const different = changed(checkpoint, result.checkpoint)
     const start = events.find((event) => event.type === 'start')!
+    // beside its checkpoint's run, where nothing else is said
+    const { out: _, ...rest } = options
+    expect(parseOptions(rest as TrainOptions).out).toBe(join(data.folder, 'pretrained', stage))
     if (stage === 'linear-probe') {
       expect(different).toEqual(['head.bias', 'head.weight'])
       expect(start.trainable).toBe(33 * 5)

@@ -59,6 +59,12 @@ async function cleft(
   return { status, signal, out, error, events }
 }
 
+/** Of the table, below the data set's folder. */
+function firstImage(): string {
+  const [, row = ''] = readFileSync(join(data.data.root, 'train.csv'), 'utf8').split('\n')
+  return row.split(',')[0]!.replace(/^[^/]*\//, '')
+}
+
 /** What the log of a run says of its steps. */
 function curveOf(out: string): unknown[] {
   return readFileSync(join(out, 'events.jsonl'), 'utf8')
@@ -127,6 +133,22 @@ describe('cleft train', () => {
       const last = join('checkpoints', `step-000000${STEPS}`, name)
       expect(readFileSync(join(out, last)).equals(readFileSync(join(data.folder, 'whole', last)))).toBe(true)
     }
+  })
+
+  it('trains a classifier without a file, whose images are then told without prompts', async () => {
+    const from = join(data.folder, 'whole', 'checkpoints', `step-000000${STEPS}`)
+    const out = join(data.folder, 'probe')
+    const set = ['stage=linear-probe', `from=${from}`, 'labels=multi', 'findings=["Edema"]', 'steps=2', 'batchSize=4']
+    const trained = await cleft(['train', ...set.flatMap((each) => ['--set', each]), '--out', out])
+    expect([trained.status, trained.error]).toEqual([0, expect.stringMatching(/^features: .*images/)])
+    const file = join(data.data.root, firstImage())
+    const told = await cleft(['predict', trained.out.trim(), file, '--json'])
+    expect(JSON.parse(told.out)).toMatchObject({ file, label: 'Edema', probabilities: { Edema: expect.any(Number) } })
+    const asked = await cleft(['predict', trained.out.trim(), file, '--prompts', 'a', '--prompts', 'b'])
+    expect([asked.status, asked.out]).toEqual([1, ''])
+    expect(asked.error).toMatch(/^cleft: expected no --prompts, .*classifier of Edema\n$/)
+    const without = await cleft(['predict', from, file])
+    expect([without.status, without.error]).toEqual([1, expect.stringMatching(/^cleft: expected --prompts, .*\n$/)])
   })
 
   it('says in one line what is wrong, and touches nothing', async () => {
