@@ -55,7 +55,7 @@ const report = join(out, 'report')
 
 /** The published settings are for a hundred times as many images, and for as many steps. */
 const short = {
-  prompt: { steps: 400, optimizer: { type: 'adamw', lr: 2e-3, weightDecay: 1e-3 } },
+  prompt: { steps: 400, batchSize: 64, optimizer: { type: 'adamw', lr: 5e-3, weightDecay: 1e-3 } },
   'probe-1': { steps: 600, batchSize: 8 },
   'probe-10': { steps: 600, batchSize: 32 },
   'probe-100': { steps: 600, batchSize: 64 },
