@@ -17,6 +17,7 @@ import * as params from './params.js'
 import * as phantom from './phantom.js'
 import * as predict from './predict.js'
 import * as prepare from './prepare.js'
+import * as prompt from './prompt.js'
 import * as setup from './setup.js'
 import * as train from './train.js'
 import * as verify from './verify.js'
@@ -42,6 +43,7 @@ await yargs(hideBin(process.argv))
   .command(prepare.command, prepare.describe, prepare.builder, prepare.handler)
   .command(phantom.command, phantom.describe, phantom.builder, phantom.handler)
   .command(train.command, train.describe, train.builder, train.handler)
+  .command(prompt.command, prompt.describe, prompt.builder, prompt.handler)
   .command(evaluation.command, evaluation.describe, evaluation.builder, evaluation.handler)
   .command(predict.command, predict.describe, predict.builder, predict.handler)
   .command(compare.command, compare.describe, compare.builder, compare.handler)

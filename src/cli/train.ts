@@ -6,9 +6,13 @@ import { Lines } from './lines.js'
 export const command = 'train [config]'
 export const describe = 'Train by a recipe, a JSON or YAML file, or both; Ctrl-C leaves a checkpoint to go on from'
 
-interface Options {
+const stages = ['pretrain', 'prompt', 'linear-probe', 'fine-tune'] as const
+
+export interface Options {
   config: string | undefined
   recipe: string | undefined
+  stage: string | undefined
+  from: string | undefined
   set: string[]
   data: string | undefined
   out: string | undefined
@@ -27,6 +31,11 @@ export function builder(yargs: Argv): Argv<Options> {
       default: [],
       describe: 'key.path=value, over recipe and file: --set optimizer.lr=1e-4',
     })
+    .option('stage', {
+      choices: stages,
+      describe: 'default: as recipe or file say; all but the first begin with --from',
+    })
+    .option('from', { type: 'string', describe: 'a checkpoint to begin with; its data and folder are the defaults' })
     .option('data', { type: 'string', describe: "the data set's folder: data.root" })
     .option('out', { type: 'string', describe: "the run's folder" })
     .option('resume', { type: 'boolean', default: false, describe: 'go on from the last checkpoint in it' })
@@ -45,9 +54,11 @@ class Interrupted extends Error {
 }
 
 export async function handler(options: ArgumentsCamelCase<Options>): Promise<void> {
-  const { config: file, recipe, set, data, out, resume, json } = options
-  if (file === undefined && recipe === undefined && set.length === 0) {
-    throw new Error('expected a configuration file, --recipe or --set, but received none; see: npx cleft train --help')
+  const { config: file, recipe, stage, from, set, data, out, resume, json } = options
+  if (file === undefined && recipe === undefined && from === undefined && set.length === 0) {
+    throw new Error(
+      'expected a configuration file, --recipe, --from or --set, but received none; see: npx cleft train --help',
+    )
   }
   const { ConsoleLog, eventLine, readRunOptions, train } = await import('../train/index.js')
   const run = readRunOptions({
@@ -55,6 +66,8 @@ export async function handler(options: ArgumentsCamelCase<Options>): Promise<voi
     file,
     set,
     options: {
+      ...(stage !== undefined && { stage }),
+      ...(from !== undefined && { from }),
       ...(data !== undefined && { data: { root: data } }),
       ...(out !== undefined && { out }),
       ...(resume && { resume }),
