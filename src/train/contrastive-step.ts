@@ -126,6 +126,6 @@ export function refuseSplitBatchNorm({ image }: { readonly image: torch.nn.Modul
   const found = image.namedModules().find(([, each]) => each instanceof torch.nn.BatchNorm2d && each.training)
   if (found === undefined) return
   throw new TypeError(
-    `microBatch: expected an image encoder without BatchNorm for a split batch, but it has ${found[0]}, whose statistics would be those of a part; freeze it, or use a batch that fits`,
+    `microBatch: expected an image encoder without BatchNorm for a split batch, but it has ${found[0]}, whose statistics would be those of a part; use a batch that fits, or an encoder without`,
   )
 }

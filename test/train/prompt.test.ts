@@ -147,6 +147,15 @@ describe('the prompt stage', () => {
     expect([...curve(before).filter(([step]) => step! < started), ...after]).toEqual(whole)
   })
 
+  it('learns from a part of the labelled images, every class as often; and a probe goes on from it', async () => {
+    const options = base('part', { data: { fraction: 0.01, balance: true }, batchSize: 5, steps: 1, validation: null })
+    const events = await eventsOf(options)
+    expect(events.find((event) => event.type === 'start')).toMatchObject({ images: 5, captions: 5 })
+    const checkpoint = events.findLast((event) => event.type === 'checkpoint')!.folder
+    const probe = { stage: 'linear-probe', from: checkpoint, batchSize: 8, steps: 1, workers: 1 } as const
+    await train({ ...probe, out: join(data.folder, 'probe'), data: { fraction: 1 } })
+  })
+
   it('learns findings against their negations', async () => {
     const events = await eventsOf(
       base('multi', { labels: 'multi', findings: ['Edema', 'Cardiomegaly'], data: { labels: 'all' } }),
