@@ -10,9 +10,12 @@ export interface DatasetOptions {
   'max-problems': number
 }
 
-export function datasetOptions<Given>(yargs: Argv<Given>): Argv<Given & DatasetOptions> {
+export function datasetOptions<Given>(
+  yargs: Argv<Given>,
+  { isOptional = false }: { isOptional?: boolean } = {},
+): Argv<Given & DatasetOptions> {
   return yargs
-    .positional('folder', { type: 'string', demandOption: true, describe: 'the data set as it was downloaded' })
+    .positional('folder', { type: 'string', demandOption: !isOptional, describe: 'the data set as it was downloaded' })
     .option('kind', { choices: DATASET_KINDS, describe: 'default: by what the folder holds' })
     .option('spec', {
       type: 'string',

@@ -1,18 +1,21 @@
 import type { ArgumentsCamelCase, Argv } from 'yargs'
-import type { EvaluationTask } from '../eval/evaluate.js'
+import type { EvaluateOptions, EvaluationTask } from '../eval/evaluate.js'
 import type { Ensemble } from '../eval/loaded-model.js'
 import { type Progress, terminalReporter } from '../setup/report.js'
 import { type DatasetOptions, datasetOptions, datasetSpecOf } from './dataset-spec.js'
 
-export const command = 'eval <checkpoint> <folder>'
+export const command = 'eval <checkpoint> [folder]'
 export const describe = 'Evaluate a checkpoint on a data set, with intervals and a report'
 
-const tasks = ['zero-shot', 'linear-probe', 'fine-tune'] as const satisfies readonly EvaluationTask[]
+const tasks = ['zero-shot', 'retrieval', 'linear-probe', 'fine-tune'] as const satisfies readonly EvaluationTask[]
 const ensembles = ['mean-embedding', 'mean-logit', 'max-logit'] as const satisfies readonly Ensemble[]
 
-interface Options extends DatasetOptions {
+interface Options extends Omit<DatasetOptions, 'folder'> {
+  folder: string | undefined
   checkpoint: string
   task: EvaluationTask | undefined
+  labels: 'single' | 'multi' | undefined
+  set: string[]
   ensemble: Ensemble
   report: string | undefined
   images: boolean
@@ -25,12 +28,21 @@ interface Options extends DatasetOptions {
 }
 
 export function builder(yargs: Argv): Argv<Options> {
-  return datasetOptions(yargs)
-    .positional('checkpoint', { type: 'string', demandOption: true, describe: 'of a run, or a model folder' })
+  return datasetOptions(yargs, { isOptional: true })
+    .positional('checkpoint', {
+      type: 'string',
+      demandOption: true,
+      describe: "of a run, or a model folder; or a JSON or YAML file with evaluate()'s options",
+    })
     .option('task', {
       choices: tasks,
       describe: 'by the class prompts, or by the head that such a stage trained; default: by the checkpoint',
     })
+    .option('labels', {
+      choices: ['single', 'multi'] as const,
+      describe: 'one class an image, or each finding against its negation; default: by the data',
+    })
+    .option('set', { type: 'string', array: true, nargs: 1, default: [], describe: 'key.path=value, over the file' })
     .option('ensemble', {
       choices: ensembles,
       default: 'mean-embedding',
@@ -53,23 +65,37 @@ export function builder(yargs: Argv): Argv<Options> {
     ) as unknown as Argv<Options>
 }
 
+/** evaluate()'s options, from a file of them or from flags. */
+async function optionsOf(options: ArgumentsCamelCase<Options>): Promise<EvaluateOptions> {
+  const { checkpoint, task, labels, ensemble, report, images, plainPaths, name, prepared, resamples, seed } = options
+  const own = {
+    ...(task !== undefined && { task }),
+    ...(labels !== undefined && { labels }),
+    ...(report !== undefined && { report }),
+    ...(name !== undefined && { name }),
+    ...(prepared !== undefined && { prepared }),
+    ...(images ? {} : { images }),
+    ...(plainPaths && { plainPaths }),
+  }
+  if (options.folder === undefined) {
+    const { readOptions } = await import('../train/config-file.js')
+    // evaluate() checks them
+    return readOptions({ file: checkpoint, set: options.set, options: own }) as unknown as EvaluateOptions
+  }
+  if (options.set.length > 0) {
+    throw new Error('--set: expected a file with options, but received a checkpoint and a folder; use the flags')
+  }
+  const data = datasetSpecOf({ ...options, folder: options.folder }, null)
+  return { ...own, from: checkpoint, data, ensemble, resamples, seed }
+}
+
 export async function handler(options: ArgumentsCamelCase<Options>): Promise<void> {
-  const { checkpoint, task, ensemble, report, images, plainPaths, name, prepared, resamples, seed, json } = options
+  const { json } = options
   const { evaluate } = await import('../eval/evaluate.js')
   const reporter = terminalReporter()
   let progress: Progress | null = null
   const { summary, report: written } = await evaluate({
-    from: checkpoint,
-    data: datasetSpecOf(options, null),
-    ensemble,
-    images,
-    plainPaths,
-    resamples,
-    seed,
-    ...(task !== undefined && { task }),
-    ...(report !== undefined && { report }),
-    ...(name !== undefined && { name }),
-    ...(prepared !== undefined && { prepared }),
+    ...(await optionsOf(options)),
     onProgress(images, total) {
       progress ??= reporter.progress('evaluate', total, 'images')
       progress.update(images)
@@ -79,7 +105,7 @@ export async function handler(options: ArgumentsCamelCase<Options>): Promise<voi
   if (json) process.stdout.write(`${JSON.stringify(summary, null, 2)}\n`)
   else {
     const number = (value: number | null) => (value === null ? 'none' : value.toFixed(4))
-    const lines = Object.entries(summary.metrics).map(
+    const lines = Object.entries({ ...summary.metrics, ...summary.retrieval?.metrics }).map(
       ([metric, { value, low, high }]) => `${metric.padEnd(20)} ${number(value)}  [${number(low)}, ${number(high)}]`,
     )
     process.stdout.write(`${summary.images} images of ${summary.patients} patients\n${lines.join('\n')}\n`)

@@ -1,4 +1,4 @@
-import type { ImageEncoder, ImageForwardOptions } from '../models/image/encoder.js'
+import type { ImageEncoder, ImageFeatures, ImageForwardOptions } from '../models/image/encoder.js'
 import * as torch from '../torch/index.js'
 import { type ContrastiveResult, contrastiveLoss, MAX_LOG_SCALE, START_LOG_SCALE, type TargetOptions } from './loss.js'
 import { makeProjection, type Projection, type ProjectionOptions } from './projection.js'
@@ -22,8 +22,13 @@ export function imageFeature(
   pooling: ImagePooling = 'mean-prenorm',
   options: ImageForwardOptions = {},
 ): Tensor {
-  if (pooling === 'mean-prenorm') return encoder.forward(pixels, { ...options, norm: false }).prenorm.all.mean(1)
-  const features = encoder.forward(pixels, options)
+  const features = encoder.forward(pixels, pooling === 'mean-prenorm' ? { ...options, norm: false } : options)
+  return pooledFeature(features, pooling)
+}
+
+/** One feature of an image's tokens, [B, featureWidth]. */
+export function pooledFeature(features: ImageFeatures, pooling: ImagePooling): Tensor {
+  if (pooling === 'mean-prenorm') return features.prenorm.all.mean(1)
   if (pooling === 'pooled') return features.pooled
   if (pooling === 'mean-patches') return features.normed.patches.mean(1)
   if (pooling !== 'cls') {
@@ -34,7 +39,7 @@ export function imageFeature(
   const { cls } = features.normed
   if (cls !== null) return cls
   throw new RangeError(
-    `imageFeature: expected an encoder with a class token for pooling 'cls', but ${encoder.constructor.name} has none; use 'pooled'`,
+    `imageFeature: expected an encoder with a class token for pooling 'cls', but this one has none; use 'pooled'`,
   )
 }
 

@@ -66,6 +66,8 @@ export async function classify(
       0,
     )
   return {
+    prompts: [],
+    samples: chosen,
     embeddings: torch.keep(scope.run(() => joined('features'))),
     predictions: predictionsOf(
       model,

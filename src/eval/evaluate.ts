@@ -1,17 +1,31 @@
-import { type Dataset, type DatasetSpec, DecoderPool, openDataset, PreparedImages } from '../data/index.js'
+import { z } from 'zod'
+import { wordsAfterContext } from '../clip/context.js'
+import {
+  type ClassPrompt,
+  type Dataset,
+  type DatasetSpec,
+  DecoderPool,
+  openDataset,
+  PreparedImages,
+} from '../data/index.js'
 import type { Logger } from '../models/index.js'
 import * as torch from '../torch/index.js'
 import { classify } from './classify.js'
+import { encodeDataset } from './encode-dataset.js'
+import { type ExampleSource, mapExamples, retrievalExamples } from './examples.js'
 import { LoadedClassifier } from './loaded-classifier.js'
-import { type Ensemble, type LoadedModel, load } from './loaded-model.js'
+import { type Ensemble, LoadedModel, load } from './loaded-model.js'
 import type { LabelRules, Predictions } from './predictions.js'
 import { type WrittenReport, writeReport } from './report/index.js'
 import { retrievalRanks } from './retrieval.js'
-import { type Summary, summarize } from './summary.js'
+import { type Provenance, type Summary, summarize } from './summary.js'
 import { type ZeroShotResult, zeroShot } from './zero-shot.js'
 
-/** 'zero-shot': by the class prompts. The others: by the head that such a stage trained. */
-export const evaluationTasks = ['zero-shot', 'linear-probe', 'fine-tune'] as const
+/**
+ * 'zero-shot': by the class prompts. 'retrieval': captions and images of the test set by one another, alone. The others: by
+ * the head that such a stage trained.
+ */
+export const evaluationTasks = ['zero-shot', 'retrieval', 'linear-probe', 'fine-tune'] as const
 export type EvaluationTask = (typeof evaluationTasks)[number]
 
 /** Label rules are of several labels. */
@@ -23,10 +37,12 @@ export interface EvaluateOptions extends LabelRules {
   /** The test set; where it says no split, its test part. */
   data: DatasetSpec
   /**
-   * Of a trained head: where decision thresholds come from. Default: the validation part of the same data, where it has
-   * one. null: nowhere.
+   * Where decision thresholds come from. Default: the validation part of the same data, where it has one with labels.
+   * null: nowhere.
    */
   validation?: DatasetSpec | null
+  /** Of class prompts: one class an image, or each finding against its negation. Default: by the data. */
+  labels?: 'single' | 'multi'
   /** Of class prompts. Default: 'mean-embedding'. */
   ensemble?: Ensemble
   /** A folder for report.html, metrics.json, predictions.csv and figures. Default: none is written. */
@@ -44,7 +60,8 @@ export interface EvaluateOptions extends LabelRules {
   /** Of the bootstrap. Default: 2,000. */
   resamples?: number
   seed?: number
-  device?: torch.Device
+  /** Default: 'cpu'; 'auto': a GPU where there is one. */
+  device?: torch.Device | 'auto'
   signal?: AbortSignal
   /** How many images are done, of all. */
   onProgress?: (images: number, total: number) => void
@@ -58,20 +75,28 @@ export interface Evaluation {
   readonly report: WrittenReport | null
 }
 
+/** Of the task 'retrieval', which predicts no class. */
+export interface RetrievalEvaluation extends Omit<Evaluation, 'predictions'> {
+  readonly predictions: null
+}
+
 /**
  * Evaluates a model on a test set.
  *
  * @throws RangeError where model, data and task do not go together
  */
-export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
-  const { from, task, device = 'cpu', logger } = options
-  if (task !== undefined && !evaluationTasks.includes(task)) {
-    throw new RangeError(
-      `evaluate: expected a task of ${evaluationTasks.map((each) => `'${each}'`).join(', ')}, but received '${String(task)}'`,
-    )
-  }
+export async function evaluate(options: EvaluateOptions & { task: 'retrieval' }): Promise<RetrievalEvaluation>
+export async function evaluate(
+  options: EvaluateOptions & { task?: Exclude<EvaluationTask, 'retrieval'> },
+): Promise<Evaluation>
+export async function evaluate(options: EvaluateOptions): Promise<Evaluation | RetrievalEvaluation>
+export async function evaluate(options: EvaluateOptions): Promise<Evaluation | RetrievalEvaluation> {
+  checkOptions(options)
+  const { from, task, logger } = options
+  const device = options.device === 'auto' ? bestDevice() : (options.device ?? 'cpu')
   using model = await load<LoadedModel | LoadedClassifier>(from, { device, ...(logger && { logger }) })
   const own = model instanceof LoadedClassifier ? model.stage : 'zero-shot'
+  if (task === 'retrieval' && model instanceof LoadedModel) return await evaluateRetrieval(model, options)
   if (task !== undefined && task !== own) {
     throw new RangeError(
       `evaluate: expected a checkpoint for the task '${task}', but '${from}' is one for '${own}'; train that stage on it, or leave the task out`,
@@ -80,65 +105,211 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
   return await evaluateModel(model, own, options)
 }
 
+const bestDevice = (): torch.Device => (torch.info().cudaAvailable ? 'cuda' : 'cpu')
+
+const count = z.number().int().positive()
+const data = z.looseObject({ kind: z.string(), root: z.string() })
+const known = z.strictObject({
+  from: z.string().min(1),
+  task: z.enum(evaluationTasks).optional(),
+  data,
+  validation: data.nullish(),
+  labels: z.enum(['single', 'multi']).optional(),
+  uncertain: z.enum(['exclude', 'negative', 'positive']).optional(),
+  blank: z.enum(['exclude', 'negative']).optional(),
+  ensemble: z.enum(['mean-embedding', 'mean-logit', 'max-logit']).optional(),
+  report: z.string().optional(),
+  images: z.boolean().optional(),
+  plainPaths: z.boolean().optional(),
+  name: z.string().optional(),
+  prepared: z.string().optional(),
+  workers: z.number().int().min(0).optional(),
+  batchSize: count.optional(),
+  resamples: count.optional(),
+  seed: z.number().int().min(0).optional(),
+  device: z.string().optional(),
+  signal: z.unknown().optional(),
+  onProgress: z.unknown().optional(),
+  logger: z.unknown().optional(),
+})
+
+function checkOptions(options: EvaluateOptions): void {
+  const parsed = known.safeParse(options)
+  if (parsed.success) return
+  const [issue] = parsed.error.issues
+  throw new RangeError(
+    `evaluate: expected options that fit, but ${issue!.path.join('.') || 'the options'}: ${issue!.message}`,
+  )
+}
+
+/** Where images come from, to be closed. */
+function imagesOf({ prepared, workers, batchSize, signal }: EvaluateOptions) {
+  const decoder = prepared === undefined ? new DecoderPool(workers === undefined ? {} : { workers }) : null
+  const images = prepared === undefined ? null : PreparedImages.open(prepared)
+  return {
+    source: {
+      ...(decoder && { decoder }),
+      ...(images && { prepared: images }),
+      ...(batchSize !== undefined && { batchSize }),
+      ...(signal && { signal }),
+    },
+    async close() {
+      await decoder?.close()
+      images?.[Symbol.dispose]()
+    },
+  }
+}
+
+async function provenanceOf(
+  model: LoadedModel | LoadedClassifier,
+  evaluation: EvaluationTask,
+  {
+    dataset,
+    spec,
+    prompts,
+    settings,
+  }: {
+    dataset: Dataset
+    spec: DatasetSpec
+    prompts: readonly ClassPrompt[]
+    settings: Provenance['settings']
+  },
+  { name, ensemble = 'mean-embedding', seed = 0 }: EvaluateOptions,
+): Promise<Provenance> {
+  const context = model instanceof LoadedModel ? model.contextLength : 0
+  return {
+    evaluation,
+    name: name ?? model.folder,
+    checkpoint: { name: model.folder, sha256: await model.hash() },
+    data: { kind: dataset.kind, split: 'split' in spec && spec.split ? spec.split : 'test', hash: dataset.hash },
+    prompts: prompts.map((each) => ({
+      name: each.name,
+      prompts:
+        context === 0
+          ? each.prompts
+          : each.prompts.map((text) => `[${context} learned vectors]${wordsAfterContext(text)}`),
+    })),
+    ensemble: prompts.length > 0 ? ensemble : null,
+    preprocessing: { ...model.input, padded: 256, windowing: 'published' },
+    settings: { seed, ...settings, torch: torch.info().torchVersion, device: model.device },
+  }
+}
+
 async function evaluateModel(
   model: LoadedModel | LoadedClassifier,
   task: EvaluationTask,
   options: EvaluateOptions,
 ): Promise<Evaluation> {
-  const { ensemble = 'mean-embedding', prepared, workers, batchSize, signal, onProgress, resamples, seed = 0 } = options
-  const { uncertain, blank } = options
+  const { ensemble, labels, onProgress, resamples, seed = 0, uncertain, blank } = options
   const spec = withSplit(options.data)
   const dataset = await openDataset(spec)
-  const decoder = prepared === undefined ? new DecoderPool(workers === undefined ? {} : { workers }) : null
-  const images = prepared === undefined ? null : PreparedImages.open(prepared)
+  const { source, close } = imagesOf(options)
   const predict = (own: Dataset, tell?: typeof onProgress): Promise<ZeroShotResult> => {
-    const shared = {
-      ...(decoder && { decoder }),
-      ...(images && { prepared: images }),
-      ...(batchSize !== undefined && { batchSize }),
-      ...(signal && { signal }),
-      ...(tell && { onProgress: tell }),
-    }
-    return model instanceof LoadedClassifier
-      ? classify(model, own, shared)
-      : zeroShot(model, own, { ...shared, ensemble })
+    const shared = { ...source, ...(tell && { onProgress: tell }) }
+    if (model instanceof LoadedClassifier) return classify(model, own, shared)
+    return zeroShot(model, own, { ...shared, ...(labels && { labels }), ...(ensemble && { ensemble }) })
   }
   try {
-    const { predictions, embeddings, unreadable } = await predict(dataset, onProgress)
-    const captioned =
-      model instanceof LoadedClassifier ? null : await captionsOf(model, dataset.samples, predictions, embeddings)
-    const held = model instanceof LoadedClassifier ? await validationData(model, spec, options) : null
+    const result = await predict(dataset, onProgress)
+    const { predictions, embeddings, unreadable, prompts } = result
+    const captioned = model instanceof LoadedClassifier ? null : await captionsOf(model, result)
+    const held = await validationData(spec, predictions.task === 'multi-label', options)
     const validation = held && (await predictAlone(predict, held))
     const summary = await summarize(predictions, {
-      ...(captioned && { retrieval: captioned }),
+      ...(captioned && { retrieval: captioned.ranks }),
       ...(validation && { validation }),
       ...(resamples !== undefined && { resamples }),
       ...(uncertain !== undefined && { uncertain }),
       ...(blank !== undefined && { blank }),
       seed,
-      provenance: {
-        evaluation: task,
-        name: options.name ?? model.folder,
-        checkpoint: { name: model.folder, sha256: await model.hash() },
-        data: { kind: dataset.kind, split: 'split' in spec && spec.split ? spec.split : 'test', hash: dataset.hash },
-        prompts: task === 'zero-shot' ? dataset.classes : [],
-        ensemble: task === 'zero-shot' ? ensemble : null,
-        preprocessing: { ...model.input, padded: 256, windowing: 'published' },
-        settings: {
-          seed,
-          unreadable,
-          ...(held && { validation: held.hash }),
-          torch: torch.info().torchVersion,
-          device: model.device,
-        },
-      },
+      provenance: await provenanceOf(
+        model,
+        task,
+        { dataset, spec, prompts, settings: { unreadable, ...(held && { validation: held.hash }) } },
+        options,
+      ),
     })
-    const report = options.report === undefined ? null : await write(options, summary, predictions, embeddings)
+    const report =
+      options.report === undefined
+        ? null
+        : await writeReport(options.report, {
+            summary,
+            predictions,
+            embedding: embeddingOf(embeddings, groupsOf(predictions)),
+            ...(await examplesOf(model, result, captioned?.text ?? null, { dataset, ...source }, options)),
+            ...writing(options),
+          })
+    captioned?.text.dispose()
     embeddings.dispose()
     return { summary, predictions, report }
   } finally {
-    await decoder?.close()
-    images?.[Symbol.dispose]()
+    await close()
+  }
+}
+
+/** Captions by images and images by captions, of everything in the test set that has one. */
+async function evaluateRetrieval(model: LoadedModel, options: EvaluateOptions): Promise<RetrievalEvaluation> {
+  const { onProgress, resamples, seed = 0 } = options
+  const spec = withSplit(options.data)
+  const dataset = await openDataset(spec)
+  const { source, close } = imagesOf(options)
+  try {
+    const captioned = dataset.samples.filter(({ caption }) => caption !== null)
+    if (captioned.length === 0) {
+      throw new RangeError(`evaluate: expected images with captions for 'retrieval', but '${dataset.root}' has none`)
+    }
+    const encoded = await encodeDataset(model, dataset, captioned, { ...source, ...(onProgress && { onProgress }) })
+    const { ranks, text } = (await captionsOf(model, encoded))!
+    const summary = await summarize(null, {
+      retrieval: ranks,
+      ...(resamples !== undefined && { resamples }),
+      seed,
+      provenance: await provenanceOf(
+        model,
+        'retrieval',
+        { dataset, spec, prompts: [], settings: { unreadable: encoded.unreadable } },
+        options,
+      ),
+    })
+    const report =
+      options.report === undefined
+        ? null
+        : await writeReport(options.report, {
+            summary,
+            predictions: null,
+            retrieval: await retrievalExamples(model, encoded, text, { dataset, ...source }),
+            ...writing(options),
+          })
+    torch.dispose([text, encoded.embeddings])
+    return { summary, predictions: null, report }
+  } finally {
+    await close()
+  }
+}
+
+const writing = ({ images, plainPaths }: EvaluateOptions) => ({
+  ...(images !== undefined && { images }),
+  ...(plainPaths !== undefined && { plainPaths }),
+})
+
+const embeddingOf = (embeddings: torch.Tensor, groups: readonly string[]) => ({
+  features: embeddings.toTypedArray() as Float32Array,
+  dimensions: embeddings.size(1),
+  groups,
+})
+
+/** What a report shows of single images; without images only what was retrieved. */
+async function examplesOf(
+  model: LoadedModel | LoadedClassifier,
+  result: ZeroShotResult,
+  text: torch.Tensor | null,
+  source: ExampleSource,
+  { images = true }: EvaluateOptions,
+) {
+  const isCaptioned = model instanceof LoadedModel && text !== null
+  return {
+    ...(isCaptioned && { retrieval: await retrievalExamples(model, result, text, source) }),
+    ...(images && { maps: await mapExamples(model, result, source) }),
   }
 }
 
@@ -154,8 +325,8 @@ async function predictAlone(
 
 /** Where thresholds come from; null where there is nothing. */
 async function validationData(
-  { model }: LoadedClassifier,
   spec: DatasetSpec,
+  isMulti: boolean,
   { validation }: EvaluateOptions,
 ): Promise<Dataset | null> {
   if (validation === null) return null
@@ -163,9 +334,7 @@ async function validationData(
   if (spec.kind === 'chexpert-5x200' || spec.split !== 'test') return null
   try {
     const dataset = await openDataset({ ...spec, split: 'valid' })
-    const isLabelled = dataset.samples.some(
-      ({ label, findings }) => (model.task === 'single' ? label : findings) !== null,
-    )
+    const isLabelled = dataset.samples.some(({ label, findings }) => (isMulti ? findings : label) !== null)
     return isLabelled ? dataset : null
   } catch {
     // no such part: decisions are then by the highest score
@@ -178,43 +347,23 @@ function withSplit(spec: DatasetSpec): DatasetSpec {
   return { ...spec, split: 'test' }
 }
 
-/** Retrieval among the captions of the test images, where they have any. */
-async function captionsOf(
-  model: LoadedModel,
-  samples: readonly { path: string; caption: string | null }[],
-  { paths, patients }: Predictions,
-  embeddings: torch.Tensor,
-) {
-  const captionOf = new Map(samples.map(({ path, caption }) => [path, caption]))
-  const captions = paths.map((path) => captionOf.get(path) ?? null)
-  if (captions.some((each) => each === null)) return null
-  const texts = captions as string[]
-  const distinct = [...new Set(texts)]
+/** Retrieval among the captions of the test images, where all have one; `text` is theirs, [N, D], the caller's. */
+async function captionsOf(model: LoadedModel, { samples, embeddings }: Pick<ZeroShotResult, 'samples' | 'embeddings'>) {
+  if (samples.some(({ caption }) => caption === null)) return null
+  const captions = samples.map(({ caption }) => caption!)
+  const patients = samples.map(({ patient }) => patient)
+  const distinct = [...new Set(captions)]
   const rows = new Map(distinct.map((text, row) => [text, row]))
   const encoded = await model.encodeText(distinct)
-  return torch.scope(() => {
+  const text = torch.scope(() => {
     const index = torch.tensor(
-      texts.map((text) => rows.get(text)!),
+      captions.map((caption) => rows.get(caption)!),
       { dtype: 'int64' },
     )
-    const ranks = retrievalRanks(embeddings, encoded.to('cpu').indexSelect(0, index), { captions: texts, patients })
-    encoded.dispose()
-    return ranks
+    return encoded.cpu().indexSelect(0, index)
   })
-}
-
-async function write(
-  { report, images, plainPaths }: EvaluateOptions,
-  summary: Summary,
-  predictions: Predictions,
-  embeddings: torch.Tensor,
-): Promise<WrittenReport> {
-  const embedding = {
-    features: embeddings.toTypedArray() as Float32Array,
-    dimensions: embeddings.size(1),
-    groups: groupsOf(predictions),
-  }
-  return writeReport(report!, { summary, predictions, embedding, images, plainPaths })
+  encoded.dispose()
+  return { ranks: retrievalRanks(embeddings, text, { captions, patients }), text }
 }
 
 /** A name for each image: its class; of findings the one that it has. */

@@ -12,7 +12,7 @@ export {
 } from './bootstrap.js'
 export { type ClassifyOptions, type ClassifyResult, classify } from './classify.js'
 export { type CompareOptions, type Comparison, compareRuns, type Run, readRun } from './compare.js'
-export { type EvaluateOptions, type Evaluation, evaluate } from './evaluate.js'
+export { type EvaluateOptions, type Evaluation, evaluate, type RetrievalEvaluation } from './evaluate.js'
 export { type ClassPrediction, LoadedClassifier } from './loaded-classifier.js'
 export {
   type Ensemble,

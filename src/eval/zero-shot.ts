@@ -1,146 +1,136 @@
-import { DataLoader, type Dataset, type Decoder, type PreparedImages } from '../data/index.js'
+import { CHEST_TEMPLATE, findingWords } from '../data/captions/chest.js'
+import type { ClassPrompt, Dataset, Sample } from '../data/index.js'
 import * as torch from '../torch/index.js'
-import { type EncodedPrompts, type Ensemble, encodePrompts, type LoadedModel, scoresOf } from './loaded-model.js'
+import { type EncodeOptions, encodeDataset } from './encode-dataset.js'
+import { type Ensemble, encodePrompts, type LoadedModel, scoresOf } from './loaded-model.js'
 import type { Predictions } from './predictions.js'
 
-type Tensor = torch.Tensor
-
-export interface ZeroShotOptions {
+export interface ZeroShotOptions extends EncodeOptions {
+  /**
+   * 'single': one class an image. 'multi': each finding by itself, its prompt against its negation. Default: 'single' where
+   * images are of classes.
+   */
+  labels?: 'single' | 'multi'
   /** Default: 'mean-embedding'. */
   ensemble?: Ensemble
-  /** Default: 64. */
-  batchSize?: number
-  decoder?: Decoder
-  prepared?: PreparedImages
-  signal?: AbortSignal
-  /** How many images are done, of all. */
-  onProgress?: (images: number, total: number) => void
 }
 
 export interface ZeroShotResult {
+  /** What stands for each class or finding; none for a trained head. */
+  prompts: readonly ClassPrompt[]
   predictions: Predictions
+  /** Those of the predictions, in their order. */
+  samples: readonly Sample[]
   /** [N, D] float32 on the CPU, in the predictions' order; the caller's. */
-  embeddings: Tensor
+  embeddings: torch.Tensor
   /** Files that could not be read. */
   unreadable: number
 }
 
 /**
  * Classifies a data set's images by the class prompts, as published: no training, one score a class (cosine x temperature).
- * A prefix of an image's own (EMBED) stands before each prompt.
+ * A prefix of an image's own (EMBED) stands before each prompt. Of several findings each is asked for by two prompts, it and
+ * its negation; its score is the difference, the log-odds of the two: a cosine alone has no zero point.
  *
- * @throws RangeError where the data set has no image of one class
+ * @throws RangeError where the data set has no image of one class, or none with findings
  */
 export async function zeroShot(
   model: LoadedModel,
   dataset: Dataset,
-  options: ZeroShotOptions = {},
+  { labels, ensemble = 'mean-embedding', ...options }: ZeroShotOptions = {},
 ): Promise<ZeroShotResult> {
-  const { ensemble = 'mean-embedding', batchSize = 64, decoder, prepared, signal, onProgress } = options
-  const { classes } = dataset
-  if (classes.length < 2) {
-    throw new RangeError(
-      `zeroShot: expected a data set with two classes or more, but '${dataset.kind}' has ${classes.length}`,
-    )
+  const isSingle = dataset.samples.some(({ label }) => label !== null)
+  const isMulti = (labels ?? (isSingle ? 'single' : 'multi')) === 'multi'
+  const asked = isMulti ? askedFindings(dataset) : askedClasses(dataset)
+  const labelled = dataset.samples.filter(({ label, findings }) => (isMulti ? findings : label) !== null)
+  if (labelled.length === 0) {
+    const wanted = isMulti ? 'with findings' : `that are of one of ${asked.map(({ name }) => name).join(', ')}`
+    throw new RangeError(`zeroShot: expected images ${wanted}, but there are none`)
   }
-  const samples = dataset.samples.filter(({ label }) => label !== null)
-  if (samples.length === 0) {
-    throw new RangeError(
-      `zeroShot: expected images that are of one of ${classes.map(({ name }) => name).join(', ')}, but there are none`,
-    )
-  }
-  const loader = new DataLoader(
-    { ...plain(dataset), samples },
-    {
-      batchSize,
-      seed: 0,
-      training: false,
-      channels: 3,
-      ...model.input,
-      device: model.device,
-      ...(decoder && { decoder }),
-      ...(prepared && { prepared }),
-      ...(signal && { signal }),
-    },
-  )
-  const prompts = new Prompts(model)
-  const found: { index: number; scores: Float32Array }[] = []
-  const embeddings: Tensor[] = []
+  const { samples, embeddings, unreadable } = await encodeDataset(model, dataset, labelled, options)
   try {
-    for await (const batch of loader) {
-      using _ = batch
-      // classes' prompts behind each image's own prefix: few prefixes, and one for most data sets
-      const groups = new Map<string | null, number[]>()
-      for (const [at, { promptPrefix }] of batch.samples.entries()) {
-        groups.set(promptPrefix, [...(groups.get(promptPrefix) ?? []), at])
-      }
-      const image = model.encodePixels(batch.pixels)
-      const scores = new Float32Array(batch.samples.length * classes.length)
-      for (const [prefix, members] of groups) {
-        const texts = classes.map((each) =>
-          each.prompts.map((prompt) => (prefix === null ? prompt : `${prefix} ${prompt}`)),
-        )
-        const encoded = await prompts.encode(texts)
-        const own = torch.scope(() =>
-          image.indexSelect(0, torch.tensor(members, { dtype: 'int64', device: model.device })),
-        )
-        const values = scoresOf(model, own, encoded, ensemble)
-        own.dispose()
-        for (const [k, at] of members.entries()) {
-          scores.set(values.subarray(k * classes.length, (k + 1) * classes.length), at * classes.length)
+    const texts = [...asked.map(({ prompts }) => prompts), ...asked.flatMap(({ negations }) => negations ?? [])]
+    const all = await scores(model, samples, embeddings, texts, ensemble)
+    const shared = {
+      classes: asked.map(({ name }) => name),
+      scale: 'logit' as const,
+      scores: isMulti ? differences(all, asked.length) : all,
+      patients: samples.map(({ patient }) => patient),
+      attributes: samples.map(({ attributes }) => attributes),
+      paths: samples.map(({ path }) => path),
+    }
+    const predictions: Predictions = isMulti
+      ? { ...shared, task: 'multi-label', labels: Int8Array.from(samples.flatMap(({ findings }) => [...findings!])) }
+      : {
+          ...shared,
+          task: asked.length === 2 ? 'binary' : 'multi-class',
+          labels: Int32Array.from(samples, ({ label }) => label!),
         }
-      }
-      for (const [at, index] of batch.indices.entries()) {
-        found.push({ index, scores: scores.subarray(at * classes.length, (at + 1) * classes.length) })
-      }
-      embeddings.push(torch.keep(torch.scope(() => image.to('cpu'))))
-      if (image.device !== 'cpu') image.dispose()
-      onProgress?.(found.length, samples.length)
-      await new Promise(setImmediate)
-    }
-    const chosen = found.map(({ index }) => samples[index]!)
-    const all = new Float32Array(found.length * classes.length)
-    for (const [row, { scores }] of found.entries()) all.set(scores, row * classes.length)
-    return {
-      predictions: {
-        task: classes.length === 2 ? 'binary' : 'multi-class',
-        classes: classes.map(({ name }) => name),
-        scale: 'logit',
-        scores: all,
-        labels: Int32Array.from(chosen, ({ label }) => label!),
-        patients: chosen.map(({ patient }) => patient),
-        attributes: chosen.map(({ attributes }) => attributes),
-        paths: chosen.map(({ path }) => path),
-      },
-      embeddings: torch.keep(torch.scope(() => torch.cat(embeddings, 0))),
-      unreadable: loader.problems.count,
-    }
-  } finally {
-    torch.dispose(embeddings)
-    prompts.dispose()
+    return { prompts: asked, predictions, samples, embeddings, unreadable }
+  } catch (error) {
+    embeddings.dispose()
+    throw error
   }
 }
 
-/** A data set's own fields, also where they are getters. */
-function plain(dataset: Dataset): Dataset {
-  const { kind, root, findings, classes, samples, problems, hash, open } = dataset
-  return { kind, root, findings, classes, samples, problems, hash, ...(open && { open }) }
+interface Asked extends ClassPrompt {
+  /** Of a finding beside others: one list. */
+  readonly negations?: readonly (readonly string[])[]
 }
 
-/** Embeddings of prompts, each computed once. */
-class Prompts {
-  readonly #known = new Map<string, EncodedPrompts>()
+function askedClasses({ classes, kind }: Dataset): readonly Asked[] {
+  if (classes.length >= 2) return classes
+  throw new RangeError(`zeroShot: expected a data set with two classes or more, but '${kind}' has ${classes.length}`)
+}
 
-  constructor(private readonly model: LoadedModel) {}
-
-  async encode(texts: readonly (readonly string[])[]): Promise<EncodedPrompts> {
-    const key = JSON.stringify(texts)
-    const made = this.#known.get(key) ?? torch.keep(await encodePrompts(this.model, texts))
-    this.#known.set(key, made)
-    return made
+function askedFindings({ findings, kind, root }: Dataset): Asked[] {
+  if (findings.length === 0) {
+    throw new RangeError(`labels: expected data with findings for 'multi', but ${kind} in '${root}' has none`)
   }
+  return findings.map((name) => {
+    const words = findingWords(name)
+    return { name, prompts: [`${CHEST_TEMPLATE} ${words}`], negations: [[`${CHEST_TEMPLATE} no ${words}`]] }
+  })
+}
 
-  dispose(): void {
-    for (const { text } of this.#known.values()) text.dispose()
+/** [N, texts], row by row. Prefixes are few, and one for most data sets: each is encoded with all texts once. */
+async function scores(
+  model: LoadedModel,
+  samples: readonly Sample[],
+  embeddings: torch.Tensor,
+  texts: readonly (readonly string[])[],
+  ensemble: Ensemble,
+): Promise<Float32Array> {
+  const all = new Float32Array(samples.length * texts.length)
+  const groups = new Map<string | null, number[]>()
+  for (const [row, { promptPrefix }] of samples.entries()) {
+    const known = groups.get(promptPrefix)
+    if (known) known.push(row)
+    else groups.set(promptPrefix, [row])
   }
+  for (const [prefix, rows] of groups) {
+    const prefixed = texts.map((own) => own.map((prompt) => (prefix === null ? prompt : `${prefix} ${prompt}`)))
+    const encoded = await encodePrompts(model, prefixed)
+    try {
+      const found = torch.scope(() => {
+        const own = embeddings.indexSelect(0, torch.tensor(rows, { dtype: 'int64' })).to(model.device)
+        return scoresOf(model, own, encoded, ensemble)
+      })
+      for (const [k, row] of rows.entries()) {
+        all.set(found.subarray(k * texts.length, (k + 1) * texts.length), row * texts.length)
+      }
+    } finally {
+      encoded.text.dispose()
+    }
+    await new Promise(setImmediate)
+  }
+  return all
+}
+
+/** @param scores [N, 2 C], findings and then their negations */
+function differences(scores: Float32Array, count: number): Float32Array {
+  return Float32Array.from({ length: scores.length / 2 }, (_, at) => {
+    const row = 2 * count * Math.floor(at / count)
+    return scores[row + (at % count)]! - scores[row + count + (at % count)]!
+  })
 }

@@ -20,6 +20,12 @@ export interface RunSources {
   options?: JsonObject | undefined
 }
 
+/** Options of a file, with settings and more over them. */
+export function readOptions({ file, set = [], options = {} }: Omit<RunSources, 'recipe'>): JsonObject {
+  const own = file === undefined ? {} : readConfigFile(file)
+  return [...set.map(readSetting), options].reduce((below, above) => mergeOptions(below, above), own)
+}
+
 /** The options of a run, of whatever kind: train() checks them. */
 export function readRunOptions({ recipe, file, set = [], options = {} }: RunSources): TrainOptions {
   const own = file === undefined ? {} : readConfigFile(file)

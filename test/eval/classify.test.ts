@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import sharp from 'sharp'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type DatasetSpec, openDataset } from '../../src/data/index.js'
-import { type EvaluateOptions, evaluate } from '../../src/eval/evaluate.js'
+import { type EvaluateOptions, type EvaluationTask, evaluate } from '../../src/eval/evaluate.js'
 import { LoadedClassifier } from '../../src/eval/loaded-classifier.js'
 import { type LoadedModel, load } from '../../src/eval/loaded-model.js'
 import * as torch from '../../src/torch/index.js'
@@ -42,8 +42,10 @@ const probe = () => ({
 })
 afterAll(() => rmSync(data.folder, { recursive: true, force: true }))
 
-const evaluated = (from: string, more: Partial<EvaluateOptions> = {}) =>
-  evaluate({ from, data: spec, workers: 1, resamples: 20, ...more })
+const evaluated = (
+  from: string,
+  more: Partial<EvaluateOptions> & { task?: Exclude<EvaluationTask, 'retrieval'> } = {},
+) => evaluate({ from, data: spec, workers: 1, resamples: 20, ...more })
 
 const imageFile = async () => {
   const dataset = await openDataset(spec)

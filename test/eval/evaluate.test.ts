@@ -137,6 +137,60 @@ describe('zero-shot', () => {
     expect(existsSync(written!.html)).toBe(true)
     const again = await evaluate({ from: checkpoint, task: 'zero-shot', data: spec(), resamples: 50, workers: 1 })
     expect(again.summary).toEqual(summary)
-    await expect(evaluate({ from: checkpoint, task: 'guess' as never, data: spec() })).rejects.toThrow(/'zero-shot'/)
+    await expect(evaluate({ from: checkpoint, task: 'guess' as never, data: spec() })).rejects.toThrow(/"zero-shot"/)
+    await expect(evaluate({ from: checkpoint, data: spec(), reports: 'r' } as never)).rejects.toThrow(/reports/)
+    // retrieval examples both ways, and maps of gradient and attention, are in the report; no picture where none may be
+    const page = readFileSync(written!.html, 'utf8')
+    expect(page.match(/Image to text:/g)!.length).toBeGreaterThan(1)
+    expect(page.match(/Map of gradient/g)!.length).toBeGreaterThan(1)
+    expect(page.match(/Map of attention/g)!.length).toBeGreaterThan(1)
+    const bare = join(data.folder, 'bare')
+    await evaluate({ from: checkpoint, data: spec(), report: bare, images: false, resamples: 20, workers: 1 })
+    expect(readFileSync(join(bare, 'report.html'), 'utf8')).not.toMatch(/image\/jpeg/)
+  })
+
+  it('retrieves alone', async () => {
+    const report = join(data.folder, 'retrieval')
+    const options = { from: checkpoint, data: spec(), report, resamples: 20, workers: 1 }
+    const { summary, predictions } = await evaluate({ ...options, task: 'retrieval' })
+    expect(predictions).toBeNull()
+    expect(summary.retrieval!.metrics.imageToTextR1!.value).toBeGreaterThanOrEqual(0)
+    expect(existsSync(join(report, 'report.html'))).toBe(true)
+  })
+
+  it('asks for each of several findings by it and its negation', async () => {
+    const { summary, predictions } = await evaluate({
+      from: checkpoint,
+      data: spec(),
+      labels: 'multi',
+      resamples: 20,
+      workers: 1,
+    })
+    expect(summary.task).toBe('multi-label')
+    expect(predictions.scale).toBe('logit')
+    using model = await load(checkpoint)
+    const name = predictions.classes[4]!.toLowerCase()
+    const template = 'this is a chest x ray of a patient with'
+    const { logits } = await model.predict(join(data.data.root, predictions.paths[0]!), [
+      `${template} ${name}`,
+      `${template} no ${name}`,
+    ])
+    const [yes, no] = Object.values(logits)
+    expect(predictions.scores[4]).toBeCloseTo(yes! - no!, 3)
+  })
+
+  it('takes thresholds from the validation part', async () => {
+    const { root } = spec() as { root: string }
+    const drawn = {
+      kind: 'chexpert',
+      root,
+      holdout: null,
+      splits: { fractions: { train: 0.4, valid: 0.3, test: 0.3 } },
+    } as const
+    const options = { from: checkpoint, data: drawn, labels: 'multi', resamples: 20, workers: 1 } as const
+    const { summary } = await evaluate(options)
+    expect(summary.operatingPoint!.from).toBe('validation')
+    expect(summary.provenance.settings.validation).toMatch(/^[0-9a-f]{64}$/)
+    expect((await evaluate({ ...options, validation: null })).summary.operatingPoint!.from).toBe('probability-0.5')
   })
 })

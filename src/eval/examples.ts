@@ -1,0 +1,279 @@
+import { type ImagePooling, pooledFeature } from '../clip/two-tower.js'
+import {
+  DataLoader,
+  type Dataset,
+  type Decoder,
+  type GrayImage,
+  type PreparedImages,
+  type Sample,
+} from '../data/index.js'
+import type { ImageEncoder } from '../models/index.js'
+import * as torch from '../torch/index.js'
+import { LoadedClassifier } from './loaded-classifier.js'
+import type { LoadedModel } from './loaded-model.js'
+import type { Heat, MapExample, RetrievalExample } from './report/index.js'
+import type { ZeroShotResult } from './zero-shot.js'
+
+/*
+ * Single images for the report: what their scores depend on, and what retrieval finds for them.
+ */
+
+/** Images with maps. */
+const MAPS = 5
+/** Queries each way, and what is shown of each. */
+const QUERIES = 3
+const FOUND = 5
+
+export interface ExampleSource {
+  readonly dataset: Dataset
+  readonly decoder?: Decoder
+  readonly prepared?: PreparedImages
+}
+
+type Model = LoadedModel | LoadedClassifier
+
+/** Images as the model gets them, and as a person sees those: [3, S, S] each, the scope's. */
+async function loadImages(
+  model: Model,
+  samples: readonly Sample[],
+  { dataset, decoder, prepared }: ExampleSource,
+): Promise<{ pixels: torch.Tensor; image: GrayImage }[]> {
+  const { kind, root, findings, classes, problems, hash, open } = dataset
+  const loader = new DataLoader(
+    { kind, root, findings, classes, problems, hash, samples, ...(open && { open }) },
+    {
+      batchSize: 1,
+      seed: 0,
+      training: false,
+      channels: 3,
+      ...model.input,
+      device: model.device,
+      ...(decoder && { decoder }),
+      ...(prepared && { prepared }),
+    },
+  )
+  const made: { pixels: torch.Tensor; image: GrayImage }[] = []
+  for await (const batch of loader) {
+    using _ = batch
+    made.push(
+      torch.keep(
+        torch.scope(() => {
+          const pixels = batch.pixels.clone()
+          const gray = pixels.select(0, 0).select(0, 0).add(1).mul(127.5).round().clamp(0, 255).to('uint8').cpu()
+          const [height, width] = gray.shape as [number, number]
+          return { pixels, image: { width, height, pixels: gray.contiguous().toTypedArray() as Uint8Array } }
+        }),
+      ),
+    )
+  }
+  return made
+}
+
+/** Maps of one image of each class (the first ones of the set), for its own class and the best of the others. */
+export async function mapExamples(model: Model, result: ZeroShotResult, source: ExampleSource): Promise<MapExample[]> {
+  const { predictions, samples, prompts } = result
+  const { classes, scores } = predictions
+  const rows = oneOfEach(predictions.labels, classes.length, predictions.task === 'multi-label').slice(0, MAPS)
+  const scorer = await scorerOf(model, result)
+  const loaded = await loadImages(
+    model,
+    rows.map((row) => samples[row]!),
+    source,
+  )
+  try {
+    return loaded.map(({ pixels, image }, k) => {
+      const row = rows[k]!
+      const own = Array.from({ length: classes.length }, (_, c) => scores[row * classes.length + c]!)
+      const truth = classes.filter((_, c) =>
+        predictions.task === 'multi-label'
+          ? predictions.labels[row * classes.length + c] === 1
+          : predictions.labels[row] === c,
+      )
+      const asked = [
+        ...new Set([...truth.slice(0, 2).map((name) => classes.indexOf(name)), highest(own, truth, classes)]),
+      ]
+      const maps = heatsOf(model, pixels, asked, scorer).flatMap(({ column, gradient }) => ({
+        prompt: prompts[column]?.prompts[0] ?? classes[column]!,
+        kind: 'gradient' as const,
+        score: own[column]!,
+        heat: gradient,
+      }))
+      const attention = attentionOf(model, pixels)
+      const [first] = maps
+      return {
+        image,
+        path: samples[row]!.path,
+        truth,
+        maps:
+          attention && first
+            ? [...maps, { ...first, prompt: 'any prompt', kind: 'attention' as const, heat: attention }]
+            : maps,
+      }
+    })
+  } finally {
+    torch.dispose(loaded.map(({ pixels }) => pixels))
+    scorer.dispose()
+  }
+}
+
+/** The highest class that is not true. */
+function highest(scores: readonly number[], truth: readonly string[], classes: readonly string[]): number {
+  const others = scores.map((score, k) => (truth.includes(classes[k]!) ? Number.NEGATIVE_INFINITY : score))
+  return others.indexOf(Math.max(...others))
+}
+
+/** The first image of each class, or with each finding. */
+function oneOfEach(labels: Int8Array | Int32Array, count: number, isMulti: boolean): number[] {
+  const rows = new Set<number>()
+  for (let column = 0; column < count; column += 1) {
+    const row = isMulti
+      ? Array.from({ length: labels.length / count }, (_, k) => k).findIndex(
+          (k) => labels[k * count + column] === 1 && !rows.has(k),
+        )
+      : labels.indexOf(column)
+    if (row >= 0) rows.add(row)
+  }
+  return [...rows]
+}
+
+interface Scorer extends Disposable {
+  /** [1, width] to [1, classes]. */
+  score(feature: torch.Tensor): torch.Tensor
+  dispose(): void
+}
+
+async function scorerOf(model: Model, { prompts }: ZeroShotResult): Promise<Scorer> {
+  if (model instanceof LoadedClassifier) {
+    const dispose = () => {}
+    return { score: (feature) => model.model.classify(feature), dispose, [Symbol.dispose]: dispose }
+  }
+  const text = await model.encodeText(prompts.map((each) => each.prompts[0]!))
+  const dispose = () => text.dispose()
+  const score = (feature: torch.Tensor) =>
+    model.model.projectImage(feature).matmul(text.t()).mul(model.model.logit_scale.exp())
+  return { score, dispose, [Symbol.dispose]: dispose }
+}
+
+const encoderOf = (model: Model): { encoder: ImageEncoder; pooling: ImagePooling } =>
+  model instanceof LoadedClassifier
+    ? { encoder: model.model.image, pooling: model.model.imagePooling }
+    : { encoder: model.model.image, pooling: model.model.imagePooling }
+
+/**
+ * Where a score grows with what a place holds: gradient times activation, summed over channels, what is below zero left
+ * out (Grad-CAM's idea: Selvaraju et al. 2017, arXiv 1610.02391; place by place, since transformers do not pool the map).
+ * Of a transformer with a class token at the tokens before the last block, through which places still reach it; else at the
+ * last map.
+ */
+function heatsOf(
+  model: Model,
+  pixels: torch.Tensor,
+  columns: readonly number[],
+  { score }: Scorer,
+): { column: number; gradient: Heat }[] {
+  const { encoder, pooling } = encoderOf(model)
+  return torch.scope(() => {
+    const input = pixels.detach().requiresGrad_(true)
+    const features = encoder.forward(input, { hiddenStates: true, checkpoint: false })
+    const states = features.hiddenStates!
+    const state = states.at(encoder.hasClassToken ? -2 : -1)!
+    const scores = score(pooledFeature(features, pooling))
+    return columns.map((column) => {
+      const [gradient] = torch.autograd.grad([scores.select(1, column).sum()], [state], { retainGraph: true })
+      return { column, gradient: heatOf(gradient!.mul(state).detach(), features.grid) }
+    })
+  })
+}
+
+/** @param product [1, T, D], places last among tokens; or [1, D, h, w] */
+function heatOf(product: torch.Tensor, [rows, columns]: readonly [number, number]): Heat {
+  const places =
+    product.ndim === 4
+      ? product.sum(1).flatten()
+      : product
+          .sum(2)
+          .narrow(1, product.size(1) - rows * columns, rows * columns)
+          .flatten()
+  return { width: columns, height: rows, values: places.clampMin(0).float().cpu().toTypedArray() as Float32Array }
+}
+
+/** What the last block looks at: mean over heads, of the class token where it is the feature, else of all tokens. */
+function attentionOf(model: Model, pixels: torch.Tensor): Heat | null {
+  const { encoder, pooling } = encoderOf(model)
+  if (!encoder.hasClassToken) return null
+  return torch.scope(() =>
+    torch.noGrad(() => {
+      const { attentions, grid } = encoder.forward(pixels, { attentions: true })
+      const last = attentions!.at(-1)!.select(0, 0).mean(0)
+      const row = pooling === 'cls' ? last.select(0, 0) : last.mean(0)
+      const [rows, columns] = grid
+      const places = row.narrow(0, row.size(0) - rows * columns, rows * columns)
+      return { width: columns, height: rows, values: places.float().cpu().toTypedArray() as Float32Array }
+    }),
+  )
+}
+
+/**
+ * The first images with a caption, the captions found for them, and the other way round.
+ *
+ * @param text [N, D], of each image's own caption
+ */
+export async function retrievalExamples(
+  model: LoadedModel,
+  { samples, embeddings }: Pick<ZeroShotResult, 'samples' | 'embeddings'>,
+  text: torch.Tensor,
+  source: ExampleSource,
+): Promise<RetrievalExample[]> {
+  const captions = samples.map(({ caption }) => caption!)
+  const queries = firstOfEach(captions).slice(0, QUERIES)
+  const cosines = torch.scope(() => {
+    const rows = torch.tensor(queries, { dtype: 'int64' })
+    return {
+      toText: embeddings.indexSelect(0, rows).matmul(text.t()).toTypedArray() as Float32Array,
+      toImage: text.indexSelect(0, rows).matmul(embeddings.t()).toTypedArray() as Float32Array,
+    }
+  })
+  const N = samples.length
+  const searches = queries.map((query, k) => {
+    const own = (all: Float32Array) => all.subarray(k * N, (k + 1) * N)
+    const order = (all: Float32Array) => Array.from({ length: N }, (_, row) => row).sort((a, b) => all[b]! - all[a]!)
+    const isHit = (row: number) => captions[row] === captions[query]
+    const [toText, toImage] = [own(cosines.toText), own(cosines.toImage)]
+    // equal captions are one answer
+    const told = new Set<string>()
+    const texts = order(toText).filter((row) => !told.has(captions[row]!) && told.add(captions[row]!))
+    const images = order(toImage)
+    return { query, isHit, toText, toImage, texts, images }
+  })
+  const shown = [...new Set(searches.flatMap(({ query, images }) => [query, ...images.slice(0, FOUND)]))]
+  const loaded = await loadImages(
+    model,
+    shown.map((row) => samples[row]!),
+    source,
+  )
+  torch.dispose(loaded.map(({ pixels }) => pixels))
+  const imageOf = (row: number) => loaded[shown.indexOf(row)]!.image
+  return searches.flatMap(({ query, isHit, toText, toImage, texts, images }): RetrievalExample[] => [
+    {
+      direction: 'image-to-text',
+      image: imageOf(query),
+      caption: captions[query]!,
+      rank: texts.findIndex(isHit) + 1,
+      found: texts.slice(0, FOUND).map((row) => ({ caption: captions[row]!, score: toText[row]!, hit: isHit(row) })),
+    },
+    {
+      direction: 'text-to-image',
+      caption: captions[query]!,
+      rank: images.findIndex(isHit) + 1,
+      found: images
+        .slice(0, FOUND)
+        .map((row) => ({ image: imageOf(row), caption: captions[row]!, score: toImage[row]!, hit: isHit(row) })),
+    },
+  ])
+}
+
+function firstOfEach(captions: readonly string[]): number[] {
+  const seen = new Map<string, number>()
+  for (const [row, caption] of captions.entries()) if (!seen.has(caption)) seen.set(caption, row)
+  return [...seen.values()]
+}
