@@ -29,7 +29,7 @@ export function otsuThreshold(counts: Uint32Array): number {
     if (Math.min(below, above) < EPSILON || Math.max(below, above) > 1 - EPSILON) continue
     meanBelow = (meanBelow + value * share) / below
     const meanAbove = (mean - below * meanBelow) / above
-    const variance = below * above * (meanBelow - meanAbove) ** 2
+    const variance = below * above * ((meanBelow - meanAbove) * (meanBelow - meanAbove))
     if (variance > best) {
       best = variance
       threshold = value
