@@ -3,6 +3,8 @@
 #include "jpeg.hpp"
 
 #include <algorithm>
+#include <array>
+#include <cstdlib>
 #include <cstring>
 
 #include "vectorised.hpp"
@@ -13,29 +15,41 @@ namespace {
 
 constexpr int kSide = 8;
 constexpr int kBlockSize = kSide * kSide;
-// Codes up to this length are looked up.
-constexpr int kLookUpBits = 10;
+// Codes up to this length, and with AC coefficients two with their values that are together as long, are looked up.
+constexpr int kLookUpBits = 11;
+// More than any place in a block: how far one goes where the block ends.
+constexpr int kEnd = 128;
 // The sum of a block's coefficients up to which no number of the transform leaves 16 bits where libjpeg's has 16:
 // beyond, its own versions for different processors differ. No encoder makes such a block of 8-bit samples, or hardly
 // any.
 constexpr int32_t kMostSum = 5900;
 
-// Places of the coefficients in a block; those of runs that lead beyond it are one place that nobody reads.
-constexpr uint8_t kZigzag[kBlockSize + 16] = {
-    0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13,
-    6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31,
-    39, 46, 53, 60, 61, 54, 47, 55, 62, 63, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64};
+// Places of the coefficients in a block, of which two lie side by side; those of runs that lead beyond it are a place
+// that nobody reads.
+constexpr int kNobody = 2 * kBlockSize;
+constexpr uint8_t kZigzag[kBlockSize] = {0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,
+                                         12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6,  7,  14, 21, 28,
+                                         35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51,
+                                         58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63};
+constexpr auto kPlaces = [] {
+  std::array<uint8_t, kBlockSize + 32> places{};
+  places.fill(kNobody);
+  for (int k = 0; k < kBlockSize; ++k) places[k] = kZigzag[k] / kSide * 2 * kSide + kZigzag[k] % kSide;
+  return places;
+}();
 
 // A value of `size` bits as T.81 writes it (F.2.2.1): those that begin with 0 are negative.
 CLEFT_INLINE int32_t extend(uint32_t bits, int size) {
   return static_cast<int32_t>(bits) - (bits >> (size - 1) == 0 ? (1 << size) - 1 : 0);
 }
 
-// What the next bits say, where a code, and with AC coefficients the value after it, is in them.
+// What the next bits say of AC coefficients: one, or two, or one and the end, or the end. A second value of 0 is
+// written where the next coefficient will be.
 struct Entry {
-  int16_t value = 0;   // 0: the block ends here
-  uint8_t run = 0;     // zeros before it
-  uint8_t length = 0;  // bits; 0: they do not say
+  int16_t first = 0, second = 0;
+  uint8_t firstRun = 0, secondRun = 0;  // zeros before them
+  uint8_t advance = 0;                  // beyond the place after the first
+  uint8_t length = 0;                   // bits; 0: they do not say
 };
 
 class HuffmanTable {
@@ -44,9 +58,8 @@ class HuffmanTable {
 
   // False where the codes are none.
   bool set(const uint8_t* counts, const uint8_t* symbols, int number, bool isDc) {
-    isSet_ = false;
+    isSet_ = hasEntries_ = false;
     std::memset(short_, 0, sizeof(short_));
-    std::fill(entries_, entries_ + (1 << kLookUpBits), Entry{});
     std::copy(symbols, symbols + number, symbols_);
     uint32_t code = 0;
     int symbol = 0;
@@ -56,13 +69,40 @@ class HuffmanTable {
         // a code of ones only is none (as in libjpeg)
         if (code + 1 >= 1u << length) return false;
         if (isDc && symbols[symbol] > 11) return false;
-        if (length <= kLookUpBits) fill(code, length, symbols[symbol], isDc);
+        if (length > kLookUpBits) continue;
+        uint16_t* begin = short_ + (code << (kLookUpBits - length));
+        std::fill(begin, begin + (1 << (kLookUpBits - length)), static_cast<uint16_t>(length << 8 | symbols[symbol]));
       }
       // of 16 bits, left-aligned: where the codes of this length end
       end_[length] = code << (16 - length);
     }
     isSet_ = true;
     return true;
+  }
+
+  // Before entry() is asked.
+  void makeEntries() {
+    if (hasEntries_) return;
+    for (uint32_t bits = 0; bits < 1u << kLookUpBits; ++bits) {
+      Entry& entry = entries_[bits] = Entry{};
+      const Coefficient one = coefficient(bits, kLookUpBits);
+      if (one.length == 0) continue;
+      entry.length = static_cast<uint8_t>(one.length);
+      if (one.value == 0) {
+        entry.advance = kEnd - 1;
+        continue;
+      }
+      entry.first = one.value;
+      entry.firstRun = one.run;
+      const int left = kLookUpBits - one.length;
+      const Coefficient two = coefficient(bits << one.length & ((1 << kLookUpBits) - 1), left);
+      if (two.length == 0) continue;
+      entry.length = static_cast<uint8_t>(one.length + two.length);
+      entry.second = two.value;
+      entry.secondRun = two.run;
+      entry.advance = static_cast<uint8_t>(two.value == 0 ? kEnd : two.run + 1);
+    }
+    hasEntries_ = true;
   }
 
   const Entry& entry(uint32_t bits) const { return entries_[bits]; }
@@ -83,22 +123,22 @@ class HuffmanTable {
   }
 
  private:
-  void fill(uint32_t code, int length, uint8_t symbol, bool isDc) {
-    const int room = kLookUpBits - length;
-    const int size = symbol & 15, run = symbol >> 4;
-    for (uint32_t rest = 0; rest < 1u << room; ++rest) {
-      const uint32_t bits = code << room | rest;
-      short_[bits] = static_cast<uint16_t>(length << 8 | symbol);
-      if (isDc) continue;
-      if (symbol == 0) entries_[bits] = {0, 0, static_cast<uint8_t>(length)};
-      if (size == 0 || size > 10 || size > room) continue;
-      const uint32_t value = rest >> (room - size);
-      entries_[bits] = {static_cast<int16_t>(extend(value, size)), static_cast<uint8_t>(run),
-                        static_cast<uint8_t>(length + size)};
-    }
+  struct Coefficient {
+    int16_t value = 0;  // 0: the block ends here
+    uint8_t run = 0;
+    int length = 0;  // 0: the bits do not say
+  };
+
+  // Of kLookUpBits bits, of which some are known.
+  Coefficient coefficient(uint32_t bits, int known) const {
+    const int length = short_[bits] >> 8, run = short_[bits] >> 4 & 15, size = short_[bits] & 15;
+    if (length == 0 || length + size > known || size > 10 || (size == 0 && run != 0)) return {};
+    if (size == 0) return {0, 0, length};
+    const uint32_t value = bits >> (kLookUpBits - length - size) & ((1u << size) - 1);
+    return {static_cast<int16_t>(extend(value, size)), static_cast<uint8_t>(run), length + size};
   }
 
-  bool isSet_ = false;
+  bool isSet_ = false, hasEntries_ = false;
   Entry entries_[1 << kLookUpBits];
   uint16_t short_[1 << kLookUpBits];  // length << 8 | symbol
   uint8_t symbols_[256] = {};
@@ -187,8 +227,9 @@ class Bits {
   int count_ = 0, zeros_ = 0;
 };
 
-struct alignas(16) Block {
-  int16_t values[kBlockSize + 8] = {};
+// Two blocks, a row of the one and a row of the other by turns, and what nobody reads.
+struct alignas(64) Blocks {
+  int16_t values[2 * kBlockSize + 2 * kSide] = {};
 };
 
 // One dimension of the transform, of several columns at once.
@@ -218,15 +259,17 @@ constexpr int32_t kFirstShift = 11, kSecondShift = 18;
 constexpr int32_t kFirstHalf = 1 << 10, kSecondHalf = (1 << 17) + (128 << 18);
 
 #if defined(__has_builtin) && __has_builtin(__builtin_shufflevector) && __has_builtin(__builtin_convertvector)
-typedef int32_t Wide __attribute__((vector_size(32)));
-typedef int16_t Narrow __attribute__((vector_size(16)));
+typedef int32_t Wide __attribute__((vector_size(64)));
+typedef int16_t Narrow __attribute__((vector_size(32)));
 
+// Both blocks, each by itself.
 CLEFT_INLINE void transpose(Narrow* rows) {
   Narrow others[kSide];
   const auto zip = [](const Narrow* from, Narrow* to) __attribute__((always_inline)) {
     for (int k = 0; k < 4; ++k) {
-      to[2 * k] = __builtin_shufflevector(from[k], from[k + 4], 0, 8, 1, 9, 2, 10, 3, 11);
-      to[2 * k + 1] = __builtin_shufflevector(from[k], from[k + 4], 4, 12, 5, 13, 6, 14, 7, 15);
+      const Narrow a = from[k], b = from[k + 4];
+      to[2 * k] = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 8, 24, 9, 25, 10, 26, 11, 27);
+      to[2 * k + 1] = __builtin_shufflevector(a, b, 4, 20, 5, 21, 6, 22, 7, 23, 12, 28, 13, 29, 14, 30, 15, 31);
     }
   };
   zip(rows, others);
@@ -235,11 +278,18 @@ CLEFT_INLINE void transpose(Narrow* rows) {
   for (int k = 0; k < kSide; ++k) rows[k] = others[k];
 }
 
-CLEFT_INLINE void inverseTransform(const int16_t* block, uint8_t* target, int64_t step) {
-  Narrow rows[kSide];
-  Wide in[kSide], out[kSide];
-  std::memcpy(rows, block, sizeof(rows));
-  for (int k = 0; k < kSide; ++k) in[k] = __builtin_convertvector(rows[k], Wide);
+CLEFT_INLINE bool inverseTransform(const int16_t* blocks, const int16_t* steps, uint8_t* target, int64_t step) {
+  Narrow rows[kSide], factors[kSide];
+  Wide in[kSide], out[kSide], sums{};
+  std::memcpy(rows, blocks, sizeof(rows));
+  std::memcpy(factors, steps, sizeof(factors));
+  for (int k = 0; k < kSide; ++k) {
+    in[k] = __builtin_convertvector(rows[k], Wide) * __builtin_convertvector(factors[k], Wide);
+    sums += in[k] < 0 ? -in[k] : in[k];
+  }
+  int32_t sum = 0, other = 0;
+  for (int k = 0; k < kSide; ++k) sum += sums[k], other += sums[k + kSide];
+  if (std::max(sum, other) > kMostSum) return false;
   transform(in, out, kFirstShift, kFirstHalf);
   for (int k = 0; k < kSide; ++k) rows[k] = __builtin_convertvector(out[k], Narrow);
   transpose(rows);
@@ -250,25 +300,36 @@ CLEFT_INLINE void inverseTransform(const int16_t* block, uint8_t* target, int64_
   for (int k = 0; k < kSide; ++k) {
     const Narrow positive = rows[k] < 0 ? rows[k] - rows[k] : rows[k];
     const Narrow level = positive > 255 ? positive - positive + int16_t{255} : positive;
-    typedef uint8_t Bytes __attribute__((vector_size(8)));
+    typedef uint8_t Bytes __attribute__((vector_size(16)));
     const Bytes bytes = __builtin_convertvector(level, Bytes);
     std::memcpy(target + k * step, &bytes, sizeof(bytes));
   }
+  return true;
 }
 #else
-CLEFT_INLINE void inverseTransform(const int16_t* block, uint8_t* target, int64_t step) {
-  int32_t between[kBlockSize];
-  for (int column = 0; column < kSide; ++column) {
-    int32_t in[kSide], out[kSide];
-    for (int k = 0; k < kSide; ++k) in[k] = block[k * kSide + column];
-    transform(in, out, kFirstShift, kFirstHalf);
-    for (int k = 0; k < kSide; ++k) between[k * kSide + column] = out[k];
+CLEFT_INLINE bool inverseTransform(const int16_t* blocks, const int16_t* steps, uint8_t* target, int64_t step) {
+  for (int half = 0; half < 2; ++half) {
+    int32_t coefficients[kBlockSize], between[kBlockSize], sum = 0;
+    for (int k = 0; k < kBlockSize; ++k) {
+      const int place = k / kSide * 2 * kSide + half * kSide + k % kSide;
+      coefficients[k] = blocks[place] * steps[place];
+      sum += std::abs(coefficients[k]);
+    }
+    if (sum > kMostSum) return false;
+    for (int column = 0; column < kSide; ++column) {
+      int32_t in[kSide], out[kSide];
+      for (int k = 0; k < kSide; ++k) in[k] = coefficients[k * kSide + column];
+      transform(in, out, kFirstShift, kFirstHalf);
+      for (int k = 0; k < kSide; ++k) between[k * kSide + column] = out[k];
+    }
+    for (int row = 0; row < kSide; ++row) {
+      int32_t out[kSide];
+      transform(between + row * kSide, out, kSecondShift, kSecondHalf);
+      uint8_t* samples = target + row * step + half * kSide;
+      for (int k = 0; k < kSide; ++k) samples[k] = static_cast<uint8_t>(std::clamp(out[k], 0, 255));
+    }
   }
-  for (int row = 0; row < kSide; ++row) {
-    int32_t out[kSide];
-    transform(between + row * kSide, out, kSecondShift, kSecondHalf);
-    for (int k = 0; k < kSide; ++k) target[row * step + k] = static_cast<uint8_t>(std::clamp(out[k], 0, 255));
-  }
+  return true;
 }
 #endif
 
@@ -328,7 +389,8 @@ class Decoder {
     for (; length >= 1 + kBlockSize; content += 1 + kBlockSize, length -= 1 + kBlockSize) {
       // tables 0 to 3, of 8 bits
       if (content[0] > 3) return false;
-      for (int k = 0; k < kBlockSize; ++k) quantisation_[content[0]][k] = content[1 + k];
+      for (int k = 0; k < kBlockSize; ++k)
+        steps_[content[0]][kPlaces[k]] = steps_[content[0]][kPlaces[k] + kSide] = content[1 + k];
     }
     return length == 0;
   }
@@ -356,8 +418,9 @@ class Decoder {
       const uint8_t* each = content + 6 + 3 * k;
       components_[k] = {each[0], each[1] >> 4, each[1] & 15, each[2]};
       const auto& [id, across, down, quantisation, dc, ac, last] = components_[k];
+      // luma has as many blocks in a unit as colours, or twice as many across, or also down
       const int most = k == 0 ? 2 : 1;
-      if (across < 1 || across > most || down < 1 || down > most || quantisation > 3) return false;
+      if (across < 1 || across > most || down < 1 || down > across || quantisation > 3) return false;
     }
     // alone, a component is in blocks from left to right, whatever its sampling
     if (number_ == 1) components_[0].across = components_[0].down = 1;
@@ -377,8 +440,9 @@ class Decoder {
       if (each[0] != component.id || component.dc > 1 || component.ac > 1) return false;
       if (!tables_[0][component.dc].isSet() || !tables_[1][component.ac].isSet()) return false;
       // a table that is not there
-      if (quantisation_[component.quantisation][0] == 0) return false;
+      if (steps_[component.quantisation][0] == 0) return false;
     }
+    tables_[1][components_[0].ac].makeEntries();
     const uint8_t* selection = content + 1 + 2 * number_;
     return selection[0] == 0 && selection[1] == 63 && selection[2] == 0;
   }
@@ -391,7 +455,8 @@ class Decoder {
     if (across * down * luma.across * luma.down > 8 * (end_ - at_)) return false;
     levels_.width = width_;
     levels_.height = height_;
-    levels_.step = across * unitWidth;
+    // two blocks are written at a time
+    levels_.step = across * unitWidth + kSide;
     levels_.samples.resize(levels_.step * down * unitHeight);
     Bits bits(at_, end_);
     int64_t left = interval_;
@@ -418,12 +483,18 @@ class Decoder {
     // a copy, which can be in registers
     Bits bits = given;
     Component& luma = components_[0];
+    bool hasOne = false;
+    uint8_t* target = nullptr;
     for (int64_t unit = begin; unit < end; ++unit) {
       for (int down = 0; down < luma.down; ++down) {
-        uint8_t* target = &levels_.samples[(top + down * kSide) * levels_.step + unit * luma.across * kSide];
         for (int across = 0; across < luma.across; ++across) {
-          if (!decodeBlock(bits, luma)) return false;
-          write(target + across * kSide);
+          if (!decodeBlock(bits, luma, hasOne ? kSide : 0)) return false;
+          if (hasOne) {
+            if (!write(target, luma)) return false;
+          } else {
+            target = &levels_.samples[(top + down * kSide) * levels_.step + unit * luma.across * kSide];
+          }
+          hasOne = !hasOne;
         }
       }
       for (int k = 1; k < number_; ++k) {
@@ -432,7 +503,7 @@ class Decoder {
       if (bits.isBeyond()) return false;
     }
     given = bits;
-    return true;
+    return !hasOne || write(target, luma);
   }
 
   CLEFT_INLINE bool readDc(Bits& bits, Component& component) {
@@ -445,43 +516,43 @@ class Decoder {
     return component.last >= -kMostSum && component.last <= kMostSum;
   }
 
-  CLEFT_INLINE bool decodeBlock(Bits& bits, Component& component) {
+  // Into blocks_, where it is zeros: the left one, or the other with an `offset` of kSide.
+  CLEFT_INLINE bool decodeBlock(Bits& bits, Component& component, int offset) {
     if (!readDc(bits, component)) return false;
-    const uint16_t* steps = quantisation_[component.quantisation];
     const HuffmanTable& table = tables_[1][component.ac];
-    int32_t value = component.last * steps[0];
-    int32_t sum = value < 0 ? -value : value;
-    // what leaves 16 bits is more than kMostSum
-    block_.values[0] = static_cast<int16_t>(value);
+    int16_t* values = blocks_.values + offset;
+    values[0] = static_cast<int16_t>(component.last);
     int place = 1;
     while (place < kBlockSize) {
       bits.refill();
-      const Entry entry = table.entry(bits.peek(kLookUpBits));
-      if (entry.length != 0) {
+      const Entry& entry = table.entry(bits.peek(kLookUpBits));
+      // after the last place there is no second one, and the block's end is not written
+      if (entry.length != 0 && place + entry.firstRun < kBlockSize - 1) {
         bits.skip(entry.length);
-        if (entry.value == 0) break;
-        place += entry.run;
-        value = entry.value * static_cast<int32_t>(steps[place & 63]);
-      } else {
-        int symbol, length;
-        table.decode(bits.peek(16), symbol, length);
-        if (length == 0) return false;
-        bits.skip(length);
-        if (symbol == 0) break;
-        const int size = symbol & 15;
-        place += symbol >> 4;
-        if (symbol == 0xf0) {
-          ++place;
-          continue;
-        }
-        if (size == 0 || size > 10) return false;
-        value = extend(bits.take(size), size) * static_cast<int32_t>(steps[place & 63]);
+        place += entry.firstRun;
+        values[kPlaces[place]] = entry.first;
+        ++place;
+        values[kPlaces[place + entry.secondRun]] = entry.second;
+        place += entry.advance;
+        continue;
       }
-      block_.values[kZigzag[place]] = static_cast<int16_t>(value);
-      sum += value < 0 ? -value : value;
-      ++place;
+      int symbol, length;
+      table.decode(bits.peek(16), symbol, length);
+      if (length == 0) return false;
+      bits.skip(length);
+      const int size = symbol & 15;
+      place += symbol >> 4;
+      if (symbol == 0) {
+        place += kEnd;
+      } else if (symbol == 0xf0) {
+        ++place;
+      } else {
+        if (size == 0 || size > 10) return false;
+        values[kPlaces[place]] = static_cast<int16_t>(extend(bits.take(size), size));
+        ++place;
+      }
     }
-    return place <= kBlockSize && sum <= kMostSum;
+    return (place < kEnd ? place : place - kEnd) <= kBlockSize;
   }
 
   // A block of colour, which must be none: all its coefficients are 0.
@@ -494,7 +565,7 @@ class Decoder {
     return length != 0 && symbol == 0;
   }
 
-  void write(uint8_t* target);
+  bool write(uint8_t* target, const Component& component);
 
   const uint8_t* at_;
   const uint8_t* end_;
@@ -505,19 +576,20 @@ class Decoder {
   int number_ = 0;
   bool isJfif_ = false;
   Component components_[3];
-  uint16_t quantisation_[4][kBlockSize] = {};
+  int16_t steps_[4][2 * kBlockSize] = {};
   HuffmanTable tables_[2][2];
-  Block block_;
+  Blocks blocks_;
 };
 
-CLEFT_VECTORISED void inverse(const int16_t* block, uint8_t* target, int64_t step) {
-  inverseTransform(block, target, step);
+CLEFT_VECTORISED bool inverse(const int16_t* blocks, const int16_t* steps, uint8_t* target, int64_t step) {
+  return inverseTransform(blocks, steps, target, step);
 }
 
-// The block's samples; it is zeros again afterwards.
-void Decoder::write(uint8_t* target) {
-  inverse(block_.values, target, levels_.step);
-  std::memset(block_.values, 0, sizeof(block_.values));
+// The samples of both blocks, which are zeros again afterwards.
+bool Decoder::write(uint8_t* target, const Component& component) {
+  const bool isSound = inverse(blocks_.values, steps_[component.quantisation], target, levels_.step);
+  std::memset(blocks_.values, 0, sizeof(blocks_.values));
+  return isSound;
 }
 
 }  // namespace
