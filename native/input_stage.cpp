@@ -6,6 +6,7 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 
@@ -455,9 +456,11 @@ at::Tensor inputStage(at::TensorList images, const at::Tensor& boxes, const at::
   for (int64_t k = 0; k < number; ++k) checkImage(k, box[k], parameter[k], side, stretched - size);
   at::Tensor result = at::empty({number, 1, size, size}, at::kFloat);
   auto* pixels = result.mutable_data_ptr<float>();
-  at::parallel_for(0, number, 1, [&](int64_t begin, int64_t end) {
+  // each thread takes the next image: they differ in work, and another process may hold a thread up
+  std::atomic<int64_t> next = 0;
+  at::parallel_for(0, std::min<int64_t>(number, at::get_num_threads()), 1, [&](int64_t, int64_t) {
     Stage stage(side, size, stretched);
-    for (int64_t k = begin; k < end; ++k) stage.run(source[k], box[k], parameter[k], pixels + k * size * size);
+    for (int64_t k; (k = next++) < number;) stage.run(source[k], box[k], parameter[k], pixels + k * size * size);
   });
   return result;
 }
