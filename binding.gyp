@@ -5,6 +5,7 @@
     'cleft_cuda': '<!(node -p "process.env.CLEFT_TORCH_CUDA || \'off\'")',
     'cleft_werror': '<!(node -p "process.env.CLEFT_WARNINGS_AS_ERRORS || \'off\'")',
     'cleft_lib': '<!(node -p "process.env.CLEFT_TORCH_LIB")',
+    'cleft_gcc': '<!(node -p "String(require(\'node:child_process\').spawnSync((process.env.CXX || \'g++\') + \' --version\', { shell: true }).stdout).includes(\'Free Software Foundation\') ? \'on\' : \'off\'")',
   },
   'targets': [
     {
@@ -33,6 +34,8 @@
       'conditions': [
         ['cleft_cuda=="on"', { 'defines': ['CLEFT_TORCH_CUDA'] }],
         ['cleft_werror=="on"', { 'cflags_cc': ['-Werror'] }],
+        # at::parallel_for is a header's and serial without it. Nothing is linked for it: libtorch brings GCC's libgomp.
+        ['OS=="linux" and cleft_gcc=="on"', { 'cflags_cc': ['-fopenmp'] }],
         ['OS=="mac"', {
           'xcode_settings': {
             'CLANG_CXX_LANGUAGE_STANDARD': 'c++20',

@@ -9,6 +9,7 @@
 #include "files.hpp"
 #include "modes.hpp"
 #include "operators.hpp"
+#include "prepare.hpp"
 #include "random.hpp"
 #include "scope_guard.hpp"
 #include "script.hpp"
@@ -144,6 +145,7 @@ Napi::Object start(Napi::Env env, Napi::Object exports) {
   defineFiles(exports, *environment);
   defineShare(exports, *environment);
   defineScript(exports, *environment);
+  definePrepare(exports, *environment);
   return exports;
 }
 

@@ -6,6 +6,7 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 
@@ -372,20 +373,46 @@ class Stage {
 };
 
 // What was checked where the call comes from is checked again: wrong numbers must not crash.
-std::vector<at::Tensor> checkedImages(at::TensorList images, int64_t number) {
+std::vector<at::Tensor> checkedImages(at::TensorList images) {
   std::vector<at::Tensor> checked;
-  int64_t found = 0;
   for (const at::Tensor& some : images) {
     TORCH_CHECK(some.is_cpu() && some.scalar_type() == at::kByte && some.dim() == 4 && some.size(1) == 1 &&
                     some.size(2) == some.size(3) && some.size(3) == images[0].size(-1) && some.size(3) > 0 &&
                     some.size(3) <= kMostPixels,
                 "expected images [N, 1, S, S] of uint8 in the CPU's memory, of one side from 1 to ", kMostPixels,
                 ", but received ", some.sizes(), " of ", some.scalar_type(), " on ", some.device());
-    found += some.size(0);
     checked.push_back(some.contiguous());
   }
-  TORCH_CHECK(found == number, "expected a box for each image, but received ", number, " boxes and ", found, " images");
   return checked;
+}
+
+// Where the pixels of each image are: all that there are one after the other, or as `order` says.
+std::vector<const uint8_t*> sourcesOf(const std::vector<at::Tensor>& images, const std::optional<at::Tensor>& order,
+                                      int64_t number) {
+  std::vector<const uint8_t*> sources;
+  const auto add = [&](const at::Tensor& some, int64_t k) {
+    sources.push_back(some.const_data_ptr<uint8_t>() + k * some.size(2) * some.size(3));
+  };
+  if (order.has_value()) {
+    TORCH_CHECK(order->is_cpu() && order->scalar_type() == at::kInt && order->is_contiguous() && order->dim() == 2 &&
+                    order->size(1) == 2,
+                "expected an order [B, 2] of int32, contiguous, but received ", order->sizes(), " of ",
+                order->scalar_type());
+    const auto* pair = order->const_data_ptr<int32_t>();
+    for (int64_t k = 0; k < order->size(0); ++k, pair += 2) {
+      const auto which = static_cast<size_t>(pair[0]);
+      TORCH_CHECK(pair[0] >= 0 && which < images.size() && pair[1] >= 0 && pair[1] < images[which].size(0),
+                  "expected an order of images that are there, but it has number ", pair[1], " of tensor ", pair[0]);
+      add(images[which], pair[1]);
+    }
+  } else {
+    for (const at::Tensor& some : images) {
+      for (int64_t k = 0; k < some.size(0); ++k) add(some, k);
+    }
+  }
+  TORCH_CHECK(static_cast<int64_t>(sources.size()) == number, "expected a box for each image, but received ", number,
+              " boxes and ", sources.size(), " images");
+  return sources;
 }
 
 void check(const at::Tensor& boxes, const at::Tensor& parameters, int64_t size, int64_t stretched) {
@@ -417,24 +444,23 @@ void checkImage(int64_t number, const Box& box, const Parameters& parameters, in
 }
 
 at::Tensor inputStage(at::TensorList images, const at::Tensor& boxes, const at::Tensor& parameters, int64_t size,
-                      int64_t stretched) {
+                      int64_t stretched, const std::optional<at::Tensor>& order) {
   check(boxes, parameters, size, stretched);
   const int64_t number = boxes.size(0);
-  const std::vector<at::Tensor> sources = checkedImages(images, number);
+  const std::vector<at::Tensor> held = checkedImages(images);
   const int64_t side = images.empty() ? 1 : images[0].size(-1);
-  std::vector<const uint8_t*> source;
-  for (const at::Tensor& some : sources) {
-    for (int64_t k = 0; k < some.size(0); ++k) source.push_back(some.const_data_ptr<uint8_t>() + k * side * side);
-  }
+  const std::vector<const uint8_t*> source = sourcesOf(held, order, number);
   static_assert(sizeof(Box) == 4 * sizeof(int32_t));
   const auto* box = reinterpret_cast<const Box*>(boxes.const_data_ptr<int32_t>());
   const auto* parameter = reinterpret_cast<const Parameters*>(parameters.const_data_ptr<double>());
   for (int64_t k = 0; k < number; ++k) checkImage(k, box[k], parameter[k], side, stretched - size);
   at::Tensor result = at::empty({number, 1, size, size}, at::kFloat);
   auto* pixels = result.mutable_data_ptr<float>();
-  at::parallel_for(0, number, 1, [&](int64_t begin, int64_t end) {
+  // each thread takes the next image: they differ in work, and another process may hold a thread up
+  std::atomic<int64_t> next = 0;
+  at::parallel_for(0, std::min<int64_t>(number, at::get_num_threads()), 1, [&](int64_t, int64_t) {
     Stage stage(side, size, stretched);
-    for (int64_t k = begin; k < end; ++k) stage.run(source[k], box[k], parameter[k], pixels + k * size * size);
+    for (int64_t k; (k = next++) < number;) stage.run(source[k], box[k], parameter[k], pixels + k * size * size);
   });
   return result;
 }
@@ -443,8 +469,11 @@ TORCH_LIBRARY_FRAGMENT(cleft, library) {
   // Prepared images [.., 1, S, S] to [B, 1, size, size] from -1 to 1. boxes: top, left, bottom, right, the last two
   // included. parameters: the crop's top and left in the stretched image, brightness, contrast, whether contrast comes
   // first, the blur's deviation (0: none), and column = [6] + [7] x + [8] y, row = [9] + [10] x + [11] y in 1/65536
-  // pixels.
-  library.def("input_stage(Tensor[] images, Tensor boxes, Tensor parameters, int size, int stretched) -> Tensor");
+  // pixels. order: of each image, the number of its tensor and its number there; without it all of them, in their
+  // order.
+  library.def(
+      "input_stage(Tensor[] images, Tensor boxes, Tensor parameters, int size, int stretched, Tensor? order=None) -> "
+      "Tensor");
 }
 TORCH_LIBRARY_IMPL(cleft, CPU, library) { library.impl("input_stage", inputStage); }
 

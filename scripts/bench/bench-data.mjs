@@ -1,7 +1,7 @@
 // From files to batches: a first pass that decodes, and passes over packed shards, against a torch DataLoader with OpenCV and
 // pydicom. Peer: peer_data.py. Two workers each; every pass ends in augmented, normalised batches of 32.
 //   npm run bench -- data [--images DIR] [--rounds N] [--json]
-// Without --images: JPEGs that are made here, 320 x 390 as CheXpert-small's and 1024 x 1024.
+// Without --images: gray JPEGs that are made here, 320 x 390 as CheXpert-small's and 1024 x 1024.
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -34,7 +34,9 @@ async function makeJpegs(folder, count, width, height) {
         pixels[at] = Math.max(0, 190 - 130 * lung + 14 * ribs - 60 * u ** 8 + 8 * random.uniform(-1, 1))
       }
     }
+    // gray, as CheXpert's: without a word sharp writes three colours
     await sharp(pixels, { raw: { width, height, channels: 1 } })
+      .toColourspace('b-w')
       .jpeg({ quality: 90 })
       .toFile(join(folder, `${number}.jpg`))
   }

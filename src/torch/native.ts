@@ -228,6 +228,16 @@ export interface Native {
   dropPages(handle: Handle): void
   copyBytes(handle: Handle, byteOffset: number, byteLength: number): Uint8Array
 
+  /**
+   * Gray JPEGs to squares of `size` pixels and Otsu's boxes (top, left, bottom, right, inclusive; -1 where an image is to be
+   * read in another way), on threads of libuv's pool.
+   */
+  prepareJpegs(
+    sources: readonly (string | Uint8Array)[],
+    size: number,
+    maxPixels: number,
+  ): Promise<{ pixels: Uint8Array; boxes: Int32Array }>
+
   sendTensor(handle: Handle): bigint
   receiveTensor(token: bigint): Handle
   tensorsInTransit(): number

@@ -15,6 +15,10 @@ export interface InputOptions {
   readonly channels?: 1 | 3
   /** What is done to each image. Default: nothing, and a crop is the centre's. */
   readonly augmentations?: readonly Augmentation[]
+  /**
+   * [B, 2]: of each image, the number of its tensor and its number there. Default: all of them, one after the other.
+   */
+  readonly order?: Int32Array
   /** Where it is computed and stays. Default: where the images are. */
   readonly device?: Device
 }
@@ -40,9 +44,9 @@ const LARGEST = 16384
  * @throws RangeError for a box outside of its image, or numbers of images or dtypes that differ
  */
 export function inputOf(padded: Tensor | readonly Tensor[], boxes: readonly Box[], options: InputOptions = {}): Tensor {
-  const { resize = 'published', size = 224, channels = 1, augmentations = null } = options
+  const { resize = 'published', size = 224, channels = 1, augmentations = null, order = null } = options
   const images = Array.isArray(padded) ? (padded as readonly Tensor[]) : [padded as Tensor]
-  check(images, boxes, size, augmentations)
+  check(images, boxes, size, augmentations, order)
   const places = { boxes, augmentations }
   return noGrad(() =>
     scope(() => {
@@ -50,8 +54,8 @@ export function inputOf(padded: Tensor | readonly Tensor[], boxes: readonly Box[
       const there = images.map((some) => (some.device === device ? some : some.to(device, { nonBlocking: true })))
       const fused = device.startsWith('cpu') && images[0]!.dtype === 'uint8'
       const result = fused
-        ? inputInOne(there, places, size, resize)
-        : inputByOperators(there.length === 1 ? there[0]! : cat(there), places, size, resize)
+        ? inputInOne(there, places, size, resize, order)
+        : inputByOperators(inOrder(there, order), places, size, resize)
       return channels === 3 ? result.expand([-1, 3, -1, -1]) : result
     }),
   )
@@ -61,8 +65,22 @@ export function inputOf(padded: Tensor | readonly Tensor[], boxes: readonly Box[
 const UNCHANGED = { brightness: 1, contrast: 1, contrastFirst: false }
 const PARAMETERS = 12
 
+/** As one tensor. */
+function inOrder(images: readonly Tensor[], order: Int32Array | null): Tensor {
+  if (order === null) return images.length === 1 ? images[0]! : cat(images)
+  return cat(
+    Array.from({ length: order.length / 2 }, (_, at) => images[order[2 * at]!]!.narrow(0, order[2 * at + 1]!, 1)),
+  )
+}
+
 /** By the operator for CPUs. */
-function inputInOne(images: readonly Tensor[], { boxes, augmentations }: Places, size: number, resize: Resize): Tensor {
+function inputInOne(
+  images: readonly Tensor[],
+  { boxes, augmentations }: Places,
+  size: number,
+  resize: Resize,
+  order: Int32Array | null,
+): Tensor {
   const stretched = stretchedSide(size, resize)
   const corners = new Int32Array(4 * boxes.length)
   const parameters = new Float64Array(PARAMETERS * boxes.length)
@@ -85,6 +103,7 @@ function inputInOne(images: readonly Tensor[], { boxes, augmentations }: Places,
     fromTypedArray(parameters, [boxes.length, PARAMETERS]),
     size,
     stretched,
+    order === null ? null : fromTypedArray(order, [boxes.length, 2]),
   ) as Tensor
 }
 
@@ -93,6 +112,7 @@ function check(
   boxes: readonly Box[],
   size: number,
   augmentations: readonly Augmentation[] | null,
+  order: Int32Array | null,
 ): void {
   const [first] = images
   if (first === undefined) throw new RangeError('inputOf: expected images [B, 1, S, S], but received none')
@@ -107,6 +127,17 @@ function check(
       )
     }
     number += count!
+  }
+  if (order !== null) {
+    for (let at = 0; at < order.length; at += 2) {
+      const [which, image] = [order[at]!, order[at + 1] ?? -1]
+      if (!(image >= 0 && image < (images[which]?.shape[0] ?? 0))) {
+        throw new RangeError(
+          `inputOf: expected an order of images that are there, but it has number ${image} of ${which}`,
+        )
+      }
+    }
+    number = order.length / 2
   }
   if (boxes.length !== number || (augmentations !== null && augmentations.length !== number)) {
     throw new RangeError(

@@ -177,6 +177,11 @@ function grow(image: GrayImage, lookup: Samples | null, target: Samples, width: 
   }
 }
 
+function copy({ pixels }: GrayImage, lookup: Samples | null, target: Samples): void {
+  if (lookup === null) target.set(pixels)
+  else for (let at = 0; at < target.length; at += 1) target[at] = lookup[pixels[at]!]!
+}
+
 /**
  * @param image (height, width)
  * @param lookup what stands for each value, as if the image had been put through it before; null: the values themselves
@@ -190,6 +195,10 @@ export function resizeByArea(
 ): GrayImage {
   const is8Bit = (lookup ?? image.pixels) instanceof Uint8Array
   const pixels = is8Bit ? new Uint8Array(width * height) : new Uint16Array(width * height)
+  if (image.width === width && image.height === height) {
+    copy(image, lookup, pixels)
+    return { width, height, pixels }
+  }
   // both sides must shrink (or stay), or OpenCV interpolates in both
   const resize = image.width >= width && image.height >= height ? shrink : grow
   resize(image, lookup, pixels, width, height)

@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os'
 import type { Box, PreparedImage, Windowing } from '../images/index.js'
-import { Threads } from './threads.js'
+import { JpegQueue } from './jpegs.js'
+import { Threads, type ThreadsOptions } from './threads.js'
 
 /** What an image is read from: a file's path, or its bytes where it lies inside of another file. */
 export type ImageSource = string | Uint8Array
@@ -52,29 +53,42 @@ export interface DecoderPoolOptions {
 const IN_FLIGHT = 2
 
 /**
- * Prepares images in worker threads. sharp decodes in libuv's pool, which is one for the whole process, and 4 threads unless
+ * Prepares images in worker threads, which start when they are needed: 8-bit gray JPEGs do not. sharp decodes in libuv's pool, which is one for the whole process, and 4 threads unless
  * UV_THREADPOOL_SIZE said otherwise when it started.
  */
 export class DecoderPool implements Decoder {
   readonly settings: PrepareSettings
   readonly concurrency: number
-  readonly #threads: Threads<ImageSource, DecodeReply>
+  readonly #jpegs: JpegQueue | null
+  readonly #options: ThreadsOptions
+  #threads: Threads<ImageSource, DecodeReply> | null = null
+  #closed = false
 
   /** @throws RangeError for a number of workers below 1 */
   constructor({ settings = publishedSettings, workers = availableParallelism(), module }: DecoderPoolOptions = {}) {
+    if (!(Number.isInteger(workers) && workers > 0)) {
+      throw new RangeError(`expected workers to be a whole number above 0, but received ${workers}`)
+    }
     this.settings = settings
     this.concurrency = workers * IN_FLIGHT
     const data: DecodeData = { settings, module }
-    this.#threads = new Threads({ file: 'decode-worker', workers, inFlight: IN_FLIGHT, data })
+    this.#options = { file: 'decode-worker', workers, inFlight: IN_FLIGHT, data }
+    this.#jpegs = settings.bits === 8 && module === undefined ? new JpegQueue(settings, workers) : null
   }
 
   async prepare(source: ImageSource): Promise<PreparedImage> {
+    if (this.#closed) throw new Error('expected worker threads that are open, but they were closed')
+    const found = await this.#jpegs?.prepare(source)
+    if (found) return found
+    if (this.#closed) throw new Error('the worker threads were closed')
+    this.#threads ??= new Threads(this.#options)
     const { pixels, box, warnings } = await this.#threads.ask(source)
     const { size } = this.settings
     return { padded: { width: size, height: size, pixels }, box, warnings }
   }
 
-  close(): Promise<void> {
-    return this.#threads.close()
+  async close(): Promise<void> {
+    this.#closed = true
+    await Promise.all([this.#jpegs?.close(), this.#threads?.close()])
   }
 }

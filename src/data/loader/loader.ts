@@ -28,10 +28,18 @@ interface Found {
   readonly image: PreparedImage | null
 }
 
-/** A batch before the last stage. */
-interface Loaded {
+/** The images of a batch. */
+interface Gathered {
+  /** The batch's own. */
   readonly images: readonly Tensor[]
+  /** In place of them, where all images are in shards: those, and of each image which shard and where in it. */
+  readonly shards: readonly Tensor[] | null
+  readonly order: Int32Array | undefined
   readonly boxes: readonly Box[]
+}
+
+/** A batch before the last stage. */
+interface Loaded extends Gathered {
   readonly indices: readonly number[]
   readonly augmentations: readonly Augmentation[] | null
 }
@@ -229,16 +237,17 @@ export class DataLoader implements AsyncIterable<Batch> {
     )
     const found = read.filter((each) => each !== null)
     if (found.length === 0) return null
-    const { images, boxes } = this.#gather(found)
+    const gathered = this.#gather(found)
     const { augment = this.#training, seed, flip = true } = this.options
     const indices = found.map(({ index }) => index)
     const augmentations = augment ? indices.map((index) => drawAugmentation(index, { seed, epoch, flip })) : null
-    return { images, boxes, indices, augmentations }
+    return { ...gathered, indices, augmentations }
   }
 
   /** The images of a batch, in one tensor of pinned memory where a GPU takes them; what was decoded goes into the cache too. */
-  #gather(found: readonly Found[]): { images: Tensor[]; boxes: Box[] } {
-    const { cache, device } = this.options
+  #gather(found: readonly Found[]): Gathered {
+    const { cache, device = 'cpu' } = this.options
+    if (device.startsWith('cpu') && found.every(({ image }) => image === null)) return this.#inShards(found)
     return scope(() => {
       const taken = found.map(({ index, image }) => {
         const { path, row } = this.dataset.samples[index]!
@@ -249,8 +258,23 @@ export class DataLoader implements AsyncIterable<Batch> {
       })
       const images = taken.map(({ image }) => image)
       const boxes = taken.map(({ box }) => box)
-      return { images: (device?.startsWith('cuda') ? [pinned(images)] : images).map(keep), boxes }
+      const owned = (device.startsWith('cuda') ? [pinned(images)] : images).map(keep)
+      return { images: owned, shards: null, order: undefined, boxes }
     })
+  }
+
+  /** Without a tensor for each. */
+  #inShards(found: readonly Found[]): Gathered {
+    const shards: Tensor[] = []
+    const order = new Int32Array(2 * found.length)
+    const boxes = found.map(({ index }, at) => {
+      const { images, place, box } = this.#prepared!.find(this.dataset.samples[index]!.path)
+      let which = shards.indexOf(images)
+      if (which < 0) which = shards.push(images) - 1
+      order.set([which, place], 2 * at)
+      return box
+    })
+    return { images: [], shards, order, boxes }
   }
 
   /** An image, or the one that takes its place; null where it is left out. */
@@ -292,11 +316,11 @@ export class DataLoader implements AsyncIterable<Batch> {
   }
 
   /** The last stage: on the device, over libtorch's threads where that is the CPU. The images are let go. */
-  #pixels(images: readonly Tensor[], boxes: readonly Box[], augmentations: readonly Augmentation[] | null): Tensor {
+  #pixels({ images, shards, order, boxes, augmentations }: Loaded): Tensor {
     const { resize, size, channels, device = 'cpu' } = this.options
     try {
       const more = augmentations === null ? {} : { augmentations }
-      return keep(inputOf(images, boxes, { resize, size, channels, device, ...more }))
+      return keep(inputOf(shards ?? images, boxes, { resize, size, channels, device, order, ...more }))
     } finally {
       dispose(images)
     }
@@ -304,8 +328,8 @@ export class DataLoader implements AsyncIterable<Batch> {
 
   #finish(loaded: Loaded, epoch: number, position: number): Batch {
     const { dataset } = this
-    const { images, boxes, indices, augmentations } = loaded
-    const pixels = this.#pixels(images, boxes, augmentations)
+    const { indices, augmentations } = loaded
+    const pixels = this.#pixels(loaded)
     const swaps = this.#swapsSides
     const samples = indices.map((index) => dataset.samples[index]!)
     const captions = samples.map(({ caption }, at) =>

@@ -148,11 +148,21 @@ export class PreparedImages implements Disposable {
    * @throws where there is no such image, or where its pixels are not those that were written
    */
   view(path: string): { image: Tensor; box: Box } {
+    const { images, place, box } = this.find(path)
+    return { image: images.narrow(0, place, 1), box }
+  }
+
+  /**
+   * As {@link view}, without a tensor for each image: `images` [N, 1, S, S] are all of one shard and stay these prepared
+   * images' own; `place` is where among them it is.
+   */
+  find(path: string): { images: Tensor; place: number; box: Box } {
     const [shard, place] = this.#place(path)
     if (shard.checked[place] === 0) check(shard, place)
-    const image = shard.images.narrow(0, place, 1)
-    const [top, left, bottom, right] = shard.boxes.subarray(4 * place, 4 * place + 4)
-    return { image, box: { top: top!, left: left!, bottom: bottom!, right: right! } }
+    const { images, boxes } = shard
+    const at = 4 * place
+    const box = { top: boxes[at]!, left: boxes[at + 1]!, bottom: boxes[at + 2]!, right: boxes[at + 3]! }
+    return { images, place, box }
   }
 
   #place(path: string): readonly [Shard, number] {

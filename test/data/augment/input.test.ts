@@ -235,6 +235,29 @@ describe('input', () => {
       expect(() => inputOf(images, [whole(64)], { augmentations })).toThrow(/an augmentation of image 0/)
     }))
 
+  it('takes images of several tensors in any order, by the operator and without it', () =>
+    torch.scope(() => {
+      const [some, others] = [pictures([0, 1, 2], 64), pictures([3, 4], 64)]
+      const order = Int32Array.of(1, 1, 0, 2, 0, 2, 1, 0)
+      const boxes = Array(4).fill(whole(64))
+      for (const dtype of ['uint8', 'uint16'] as const) {
+        const [a, b] = [some.to(dtype), others.to(dtype)]
+        const one = torch.cat([b.narrow(0, 1, 1), a.narrow(0, 2, 1), a.narrow(0, 2, 1), b.narrow(0, 0, 1)])
+        const expected = inputOf(one, boxes, { size: 48 })
+        expect(inputOf([a, b], boxes, { size: 48, order }).equal(expected)).toBe(true)
+        for (const wrong of [
+          Int32Array.of(0, 3),
+          Int32Array.of(2, 0),
+          Int32Array.of(-1, 0),
+          Int32Array.of(0, -1),
+          Int32Array.of(0),
+        ]) {
+          expect(() => inputOf([a, b], [whole(64)], { order: wrong })).toThrow(/an order of images that are there/)
+        }
+        expect(() => inputOf([a, b], boxes, { order: order.slice(2) })).toThrow(/a box/)
+      }
+    }))
+
   it('refuses wrong tensors and numbers below as well', () =>
     torch.scope(() => {
       const images = pictures([0, 1], 64)
@@ -248,6 +271,7 @@ describe('input', () => {
           parameters?: torch.Tensor
           size?: number
           stretched?: number
+          order?: torch.Tensor
         } = {},
       ) =>
         torch.callOperator(
@@ -257,6 +281,7 @@ describe('input', () => {
           change.parameters ?? torch.tensor([plain, plain], { dtype: 'float64' }),
           change.size ?? 32,
           change.stretched ?? 32,
+          change.order,
         ) as torch.Tensor
       expect(given().shape).toEqual([2, 1, 32, 32])
       for (const wrong of [
@@ -269,6 +294,17 @@ describe('input', () => {
       }
       expect(() => given({ images: [images, images] })).toThrow(/a box for each image/)
       expect(() => given({ images: [] })).toThrow(/a box for each image/)
+      for (const pair of [
+        [1, 0],
+        [-1, 0],
+        [0, 2],
+        [0, -1],
+      ]) {
+        const order = torch.tensor([[0, 0], pair], { dtype: 'int32' })
+        expect(() => given({ order })).toThrow(/an order of images that are there/)
+      }
+      expect(() => given({ order: torch.zeros([2, 2]) })).toThrow(/an order \[B, 2\] of int32/)
+      expect(() => given({ order: torch.zeros([1, 2], { dtype: 'int32' }) })).toThrow(/a box for each image/)
       for (const boxes of [torch.tensor([box, box], { dtype: 'int64' }), torch.zeros([2, 3], { dtype: 'int32' })]) {
         expect(() => given({ boxes })).toThrow(/expected boxes \[B, 4\] of int32/)
       }
