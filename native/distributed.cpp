@@ -1,5 +1,8 @@
 #include "distributed.hpp"
 
+#include <c10/util/Logging.h>
+
+#include <cstdlib>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
@@ -117,6 +120,12 @@ Napi::Value fromBytes(Napi::Env env, const std::vector<uint8_t>& bytes) {
 
 Milliseconds timeOf(napi_env env, napi_value value, Place place) { return Milliseconds(integerOf(env, value, place)); }
 
+// A connection that breaks is an error here, and libtorch logs it too, with a page of addresses.
+void quietLog() {
+  constexpr int onlyErrors = 2;
+  if (std::getenv("TORCH_CPP_LOG_LEVEL") == nullptr) FLAGS_caffe2_log_level = onlyErrors;
+}
+
 // openStore(host, port, isServer, timeout): a Promise of a store
 Napi::Value openStore(Environment&, const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
@@ -126,6 +135,7 @@ Napi::Value openStore(Environment&, const Napi::CallbackInfo& info) {
   if (port < 0 || port > 65535) rangeError("TCPStore: expected a port from 0 to 65535, but received ", port);
   options.port = static_cast<uint16_t>(port);
   options.isServer = booleanOf(env, info[2], {"TCPStore", "isServer"});
+  quietLog();
   options.waitWorkers = false;
   options.timeout = timeOf(env, info[3], {"TCPStore", "timeout"});
   return started(env, "TCPStore", [host, options]() -> Task::Finish {
@@ -320,7 +330,9 @@ Work run(const Call& call, WatchedBackend& backend, Tensors outputs, Tensors inp
   }
   if (name == "allGatherIntoTensor") {
     call.expectTimes(outputs.at(0), inputs.at(0), size);
-    return backend._allgather_base(outputs[0], inputs[0], optionsOf<c10d::AllgatherOptions>(settings));
+    // The whole may lie in memory as [N * B, ...] or as [N, B, ...]: Gloo wants one of them.
+    at::Tensor whole = outputs[0].view({-1}), part = inputs[0].view({-1});
+    return backend._allgather_base(whole, part, optionsOf<c10d::AllgatherOptions>(settings));
   }
   if (name == "gather") {
     call.expectSame(inputs.at(0), outputs, isRoot ? size : 0, "outputs");
@@ -442,10 +454,10 @@ void defineDistributed(Napi::Object exports, Environment& environment) {
   define<leaveGroup>(exports, environment, "leaveGroup", "destroyProcessGroup");
   define<abortGroup>(exports, environment, "abortGroup", "abort");
   define<hasBackendNamed>(exports, environment, "hasBackend");
-  define<collective>(exports, environment, "collective", "distributed");
-  define<waitWork>(exports, environment, "waitWork", "distributed");
+  define<collective>(exports, environment, "collective", "");
+  define<waitWork>(exports, environment, "waitWork", "");
   define<isWorkCompleted>(exports, environment, "isWorkCompleted", "isCompleted");
-  define<workPromise>(exports, environment, "workPromise", "distributed");
+  define<workPromise>(exports, environment, "workPromise", "");
   defineReducer(exports, environment);
 }
 

@@ -290,9 +290,29 @@ Work WatchedBackend::alltoall(Tensors& outputs, Tensors& inputs, const c10d::All
   Signature signature = signatureOf("allToAll of ", dtypeName(inputs.at(0).scalar_type()));
   for (const auto& input : inputs) signature.sent.push_back(input.numel());
   for (const auto& output : outputs) signature.received.push_back(output.numel());
+  if (!watch_->hasCheck()) {
+    return launch(
+        OpType::ALLTOALL, std::move(signature), options.timeout, outputs,
+        [outputs, inputs, options](c10d::Backend& inner) mutable { return inner.alltoall(outputs, inputs, options); });
+  }
+  // Gloo's own for lists wants equal sizes; the one for a single tensor that is cut into parts does not.
+  Tensors flat;
+  for (const auto& input : inputs) flat.push_back(input.view({-1}));
+  at::Tensor source = at::cat(flat);
+  int64_t total = 0;
+  for (const int64_t count : signature.received) total += count;
+  at::Tensor target = at::empty({total}, source.options());
+  auto sent = signature.sent, received = signature.received;
   return launch(
       OpType::ALLTOALL, std::move(signature), options.timeout, outputs,
-      [outputs, inputs, options](c10d::Backend& inner) mutable { return inner.alltoall(outputs, inputs, options); });
+      [source, target, sent, received](c10d::Backend& inner) mutable {
+        return inner.alltoall_base(target, source, received, sent);
+      },
+      [outputs, target, received] {
+        at::NoGradGuard noGrad;
+        const auto parts = target.split_with_sizes(received);
+        for (size_t k = 0; k < outputs.size(); ++k) outputs[k].view({-1}).copy_(parts[k]);
+      });
 }
 
 Work WatchedBackend::send(Tensors& tensors, int rank, int tag) {

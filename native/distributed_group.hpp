@@ -54,6 +54,8 @@ class WatchedWork : public c10d::Work {
   // Ends the work; the first call counts.
   void settle(const std::string* failure);
   void started(c10::intrusive_ptr<c10d::Work> inner);
+  // The words of a failure; Gloo and NCCL have their own for a time-out.
+  std::string because(const std::string& cause) const;
   // For backends without a completion hook: looks whether the work has ended.
   void poll();
 

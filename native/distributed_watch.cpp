@@ -107,6 +107,14 @@ bool WatchedWork::wait(Milliseconds timeout) {
   return true;
 }
 
+std::string WatchedWork::because(const std::string& cause) const {
+  const bool isLate = cause.find("imed out") != std::string::npos;
+  if (cause.find("onnection closed by peer") != std::string::npos) {
+    return c10::str(text, ": another rank closed the connection");
+  }
+  return c10::str(text, ": ", isLate ? "timed out after " + seconds(timeout) : cause);
+}
+
 void WatchedWork::synchronize() { wait(); }
 
 void WatchedWork::abort() { watch_->abort(text + " was aborted"); }
@@ -152,14 +160,14 @@ void WatchedWork::started(c10::intrusive_ptr<c10d::Work> inner) {
   auto self = c10::intrusive_ptr<WatchedWork>::unsafe_reclaim_from_nonowning(this);
   inner->getFuture()->addCallback([self](c10::ivalue::Future& future) {
     if (future.hasError()) {
-      self->watch_->suspect(c10::str(self->text, ": ", messageOf(future.exception_ptr())));
+      self->watch_->suspect(self->because(messageOf(future.exception_ptr())));
       return;
     }
     try {
       if (self->finish) self->finish();
       self->settle(nullptr);
     } catch (...) {
-      self->watch_->suspect(c10::str(self->text, ": ", messageOf(std::current_exception())));
+      self->watch_->suspect(self->because(messageOf(std::current_exception())));
     }
   });
 }
@@ -172,7 +180,7 @@ void WatchedWork::poll() {
   }
   if (!inner || !inner->isCompleted()) return;
   if (const auto exception = inner->exception()) {
-    watch_->suspect(c10::str(text, ": ", messageOf(exception)));
+    watch_->suspect(because(messageOf(exception)));
   } else {
     settle(nullptr);
   }
@@ -329,7 +337,7 @@ void Watch::pass(const Job& job) {
   try {
     perform(job);
   } catch (...) {
-    suspect(c10::str(job.work->text, ": ", messageOf(std::current_exception())));
+    suspect(job.work->because(messageOf(std::current_exception())));
   }
 }
 
@@ -374,7 +382,7 @@ void Watch::runLane(const LaneKey& key) {
       }
       job.work->settle(nullptr);
     } catch (...) {
-      suspect(c10::str(job.work->text, ": ", messageOf(std::current_exception())));
+      suspect(job.work->because(messageOf(std::current_exception())));
       return;
     }
   }
@@ -409,7 +417,7 @@ void Watch::checkSignature(const Job& job) {
   std::vector<int64_t> counts = job.signature.sent;
   counts.insert(counts.end(), job.signature.received.begin(), job.signature.received.end());
   own = at::tensor(counts, at::kLong);
-  all = at::empty({size, 2 * size}, at::kLong);
+  all = at::empty({size * 2 * size}, at::kLong);
   await(check_->_allgather_base(all, own, options));
   const int64_t* table = all.const_data_ptr<int64_t>();
   for (int from = 0; from < size; ++from) {
@@ -468,7 +476,7 @@ void Watch::findDeadlines() {
   for (const auto& work : works) {
     if (!checks_) work->poll();
     if (now > work->deadline && !work->isCompleted()) {
-      suspect(c10::str(work->text, ": timed out after ", seconds(work->timeout)));
+      suspect(work->because("timed out"));
     }
   }
 }
@@ -501,8 +509,7 @@ void Watch::monitor() {
     }
     fail(c10::str(cause.empty() ? "" : cause + "; ",
                   "rank 0, whose process keeps the store of the group, does not answer: it has ended or cannot be "
-                  "reached (",
-                  messageOf(std::current_exception()), ")"));
+                  "reached"));
   }
 }
 
