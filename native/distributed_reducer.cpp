@@ -69,7 +69,14 @@ Napi::Value newReducer(Environment& environment, const Napi::CallbackInfo& info)
   const int64_t bytes = integerOf(env, info[3], {operation, "bucketBytes"});
   const int64_t firstBytes = integerOf(env, info[4], {operation, "firstBucketBytes"});
   const bool view = booleanOf(env, info[5], {operation, "gradientAsBucketView"});
-  c10d::verify_params_across_processes(group.processes, held->parameters, std::nullopt);
+  try {
+    c10d::verify_params_across_processes(group.processes, held->parameters, std::nullopt);
+  } catch (const c10::Error& error) {
+    // Rank 0 is not told by libtorch, and would go on.
+    const std::string message = error.what_without_backtrace();
+    group.backend->abortFor("its parameters are not rank 0's: " + message.substr(0, message.find('\n')));
+    throw;
+  }
   auto assigned = std::get<0>(c10d::compute_bucket_assignment_by_size(
       held->parameters, {static_cast<size_t>(firstBytes), static_cast<size_t>(bytes)}));
   // Backward comes to the last parameters first.

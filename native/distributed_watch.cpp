@@ -160,14 +160,14 @@ void WatchedWork::started(c10::intrusive_ptr<c10d::Work> inner) {
   auto self = c10::intrusive_ptr<WatchedWork>::unsafe_reclaim_from_nonowning(this);
   inner->getFuture()->addCallback([self](c10::ivalue::Future& future) {
     if (future.hasError()) {
-      self->watch_->suspect(self->because(messageOf(future.exception_ptr())));
+      self->watch_->suspect(self->because(messageOf(future.exception_ptr())), Search::Late);
       return;
     }
     try {
       if (self->finish) self->finish();
       self->settle(nullptr);
     } catch (...) {
-      self->watch_->suspect(self->because(messageOf(std::current_exception())));
+      self->watch_->suspect(self->because(messageOf(std::current_exception())), Search::Nobody);
     }
   });
 }
@@ -180,7 +180,7 @@ void WatchedWork::poll() {
   }
   if (!inner || !inner->isCompleted()) return;
   if (const auto exception = inner->exception()) {
-    watch_->suspect(because(messageOf(exception)));
+    watch_->suspect(because(messageOf(exception)), Search::Late);
   } else {
     settle(nullptr);
   }
@@ -286,9 +286,9 @@ void Watch::forget(const WatchedWork& work) {
 
 void Watch::wake() { changed_.notify_all(); }
 
-void Watch::suspect(const std::string& cause) {
+void Watch::suspect(const std::string& cause, Search search) {
   std::lock_guard<std::mutex> lock(mutex_);
-  if (suspicion_.empty()) suspicion_ = cause;
+  if (suspicion_.empty()) suspicion_ = static_cast<char>(search) + cause;
   changed_.notify_all();
 }
 
@@ -311,8 +311,7 @@ void Watch::fail(const std::string& failure) {
 void Watch::abort(const std::string& reason) {
   std::unique_lock<std::mutex> lock(mutex_);
   if (failed_) return;
-  isAborting_ = true;
-  suspicion_ = c10::str("rank ", rank, " aborted the group: ", reason);
+  suspicion_ = c10::str(static_cast<char>(Search::Nobody), "rank ", rank, " aborted the group: ", reason);
   changed_.notify_all();
   changed_.wait_for(lock, kGrace + 2s, [this] { return failed_ || stopping_; });
 }
@@ -336,8 +335,10 @@ void Watch::dispatch() {
 void Watch::pass(const Job& job) {
   try {
     perform(job);
+  } catch (const Disagreement& error) {
+    suspect(job.work->because(error.what()), Search::Nobody);
   } catch (...) {
-    suspect(job.work->because(messageOf(std::current_exception())));
+    suspect(job.work->because(messageOf(std::current_exception())), Search::Late);
   }
 }
 
@@ -370,8 +371,8 @@ void Watch::runLane(const LaneKey& key) {
       if (job.signature.isReceive) {
         inner_->recv(headers, peer, tag)->wait(job.work->timeout);
         if (header.item<int64_t>() != job.signature.hash) {
-          throw std::runtime_error(c10::str("expected what rank ", peer, " sends to be ", job.signature.text,
-                                            ", but it is of another dtype or number of elements"));
+          throw Disagreement(c10::str("expected what rank ", peer, " sends to be ", job.signature.text,
+                                      ", but it is of another dtype or number of elements"));
         }
         job.run(*inner_)->wait(job.work->timeout);
       } else {
@@ -381,8 +382,11 @@ void Watch::runLane(const LaneKey& key) {
         second->wait(job.work->timeout);
       }
       job.work->settle(nullptr);
+    } catch (const Disagreement& error) {
+      suspect(job.work->because(error.what()), Search::Nobody);
+      return;
     } catch (...) {
-      suspect(job.work->because(messageOf(std::current_exception())));
+      suspect(job.work->because(messageOf(std::current_exception())), Search::Missing);
       return;
     }
   }
@@ -424,8 +428,8 @@ void Watch::checkSignature(const Job& job) {
     for (int to = 0; to < size; ++to) {
       const int64_t sent = table[from * 2 * size + to], expected = table[to * 2 * size + size + from];
       if (sent != expected) {
-        throw std::runtime_error(c10::str("expected rank ", to, "'s output for rank ", from, " to have the ", sent,
-                                          " elements that rank ", from, " sends, but it has ", expected));
+        throw Disagreement(c10::str("expected rank ", to, "'s output for rank ", from, " to have the ", sent,
+                                    " elements that rank ", from, " sends, but it has ", expected));
       }
     }
   }
@@ -441,8 +445,8 @@ void Watch::explainDifference(const Job& job, const at::Tensor& hashes) {
   int other = 0;
   while (other < size && hashes.const_data_ptr<int64_t>()[other] == first) ++other;
   const auto said = [&](int rank) { return read(key(rank), kGrace).value_or("something else"); };
-  throw std::runtime_error(c10::str("expected all ranks to ask for the same, but rank 0 asks for ", said(0),
-                                    " and rank ", other, " for ", said(other)));
+  throw Disagreement(c10::str("expected all ranks to ask for the same, but rank 0 asks for ", said(0), " and rank ",
+                              other, " for ", said(other)));
 }
 
 // --- the monitor: notices failures here and elsewhere, and finds out whose they are
@@ -476,7 +480,7 @@ void Watch::findDeadlines() {
   for (const auto& work : works) {
     if (!checks_) work->poll();
     if (now > work->deadline && !work->isCompleted()) {
-      suspect(work->because("timed out"));
+      suspect(work->because("timed out"), work->number == 0 ? Search::Missing : Search::Late);
     }
   }
 }
@@ -505,7 +509,7 @@ void Watch::monitor() {
     {
       std::lock_guard<std::mutex> lock(mutex_);
       if (stopping_) return;
-      cause = suspicion_;
+      cause = suspicion_.empty() ? "" : suspicion_.substr(1);
     }
     fail(c10::str(cause.empty() ? "" : cause + "; ",
                   "rank 0, whose process keeps the store of the group, does not answer: it has ended or cannot be "
@@ -521,7 +525,7 @@ void Watch::diagnose() {
     mine = suspicion_;
     standing = {launched_, lastText_};
   }
-  std::string agreed = mine;
+  std::string agreed = mine.empty() ? mine : mine.substr(1);
   if (size > 1) {
     {
       std::lock_guard<std::mutex> lock(storeMutex_);
@@ -529,7 +533,8 @@ void Watch::diagnose() {
       store_->set(stateKey(rank), bytes(c10::str(standing.launched, "|", standing.last)));
     }
     const std::string suspicion = read("suspicion", kGrace).value_or(mine);
-    const std::string verdict = verdictOf(suspicion);
+    const auto search = suspicion.empty() ? Search::Late : static_cast<Search>(suspicion[0]);
+    const std::string verdict = verdictOf(suspicion.empty() ? "an unknown failure" : suspicion.substr(1), search);
     std::lock_guard<std::mutex> lock(storeMutex_);
     agreed = text(store_->compareSet("verdict", bytes(""), bytes(verdict)));
     store_->add("heard", 1);
@@ -544,17 +549,12 @@ void Watch::diagnose() {
   fail(agreed);
 }
 
-std::string Watch::verdictOf(const std::string& suspicion) {
-  // Who aborts needs no search for somebody who is missing.
-  if (suspicion.find(" aborted the group: ") != std::string::npos) {
-    std::lock_guard<std::mutex> lock(storeMutex_);
-    store_->add("answering", 1);
-    return suspicion;
-  }
+std::string Watch::verdictOf(const std::string& suspicion, Search search) {
   {
     std::lock_guard<std::mutex> lock(storeMutex_);
     store_->add("answering", 1);
   }
+  if (search == Search::Nobody) return suspicion;
   std::vector<std::string> findings;
   std::vector<std::pair<int, Standing>> answers;
   const auto end = std::chrono::steady_clock::now() + kGrace;
@@ -572,7 +572,7 @@ std::string Watch::verdictOf(const std::string& suspicion) {
       furthest = std::max(furthest, answers.back().second.launched);
     }
   }
-  if (findings.empty()) {
+  if (findings.empty() && search == Search::Late) {
     uint64_t last = furthest;
     for (const auto& [each, standing] : answers) last = std::min(last, standing.launched);
     for (const auto& [each, standing] : answers) {

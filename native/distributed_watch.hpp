@@ -9,6 +9,14 @@
 
 namespace cleft {
 
+// Whom to look for when something went wrong: nobody, ranks that do not answer, or also those that are behind.
+enum class Search : char { Nobody = '0', Missing = '1', Late = '2' };
+
+// Ranks that ask for different things: the words say it all.
+struct Disagreement : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 class Watch : public std::enable_shared_from_this<Watch> {
  public:
   using Run = std::function<c10::intrusive_ptr<c10d::Work>(c10d::Backend&)>;
@@ -25,7 +33,7 @@ class Watch : public std::enable_shared_from_this<Watch> {
   void launch(const Work& work, Signature signature, Run run);
   void forget(const WatchedWork& work);
   // Something went wrong here: the ranks find out together what, and the whole group fails.
-  void suspect(const std::string& cause);
+  void suspect(const std::string& cause, Search search);
   void fail(const std::string& failure);
   void abort(const std::string& reason);
   void leave(Milliseconds patience);
@@ -62,7 +70,7 @@ class Watch : public std::enable_shared_from_this<Watch> {
   void await(const c10::intrusive_ptr<c10d::Work>& work);
   void findDeadlines();
   void diagnose();
-  std::string verdictOf(const std::string& suspicion);
+  std::string verdictOf(const std::string& suspicion, Search search);
   std::string stateKey(int rank) const { return c10::str("state/", rank); }
   std::optional<std::string> read(const std::string& key, Milliseconds patience);
   bool waitUntil(Milliseconds patience, const std::function<bool()>& condition);
@@ -74,9 +82,11 @@ class Watch : public std::enable_shared_from_this<Watch> {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  bool stopping_ = false, failed_ = false, isAborting_ = false;
+  bool stopping_ = false, failed_ = false;
   int running_ = 0;  // threads
-  std::string failure_, suspicion_, lastText_ = "none yet";
+  std::string failure_;
+  std::string suspicion_;  // whom to search, as a letter, and what happened
+  std::string lastText_ = "none yet";
   uint64_t launched_ = 0;
   std::vector<Work> pending_;
   std::deque<Job> jobs_;

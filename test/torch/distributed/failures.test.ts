@@ -36,7 +36,7 @@ const cases: Case[] = [
   },
   { kind: 'sizes', told: /rank 0 asks for allReduce of \[3\] float32 by sum and rank 2 for allReduce of \[5\]/ },
   { kind: 'gathers', told: /rank 0 asks for allGatherIntoTensor of .* float32 and rank 1 for/ },
-  { kind: 'message', told: /receive from rank 0: expected what rank 0 sends to be 3 elements of float32/ },
+  { kind: 'message', told: /recv from rank 0: expected what rank 0 sends to be 3 elements of float32/ },
   { kind: 'aborts', told: /rank 2 aborted the group: the loss is not finite/ },
 ]
 

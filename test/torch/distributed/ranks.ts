@@ -60,12 +60,15 @@ export async function runRanks<Found>(
     })
   })
   // A rank that waits forever fails the test, and does not outlive it.
-  const end = setTimeout(() => children.forEach((child) => child.kill('SIGKILL')), 50_000)
+  const kill = () => {
+    for (const child of children) child.kill('SIGKILL')
+  }
+  const end = setTimeout(kill, 50_000)
   try {
     await Promise.all(results.filter((_, rank) => ends(rank)))
   } finally {
     clearTimeout(end)
-    for (const child of children) child.kill('SIGKILL')
+    kill()
   }
   return Promise.all(results)
 }

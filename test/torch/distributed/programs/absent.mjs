@@ -3,7 +3,8 @@ import * as torch from '../../../../dist/torch/index.js'
 
 const told = []
 try {
-  await torch.distributed.initProcessGroup({ backend: 'gloo', rank: 0, worldSize: 3, timeout: 500 })
+  const masterPort = Number(process.env.MASTER_PORT)
+  await torch.distributed.initProcessGroup({ backend: 'gloo', rank: 0, worldSize: 3, masterPort, timeout: 500 })
 } catch (error) {
   told.push(`${error.name}: ${error.message}`)
 }
