@@ -322,7 +322,7 @@ Work run(const Call& call, WatchedBackend& backend, Tensors outputs, Tensors inp
   if (name == "allReduce") return backend.allreduce(outputs, optionsOf<c10d::AllreduceOptions>(settings));
   if (name == "reduce") return backend.reduce(outputs, optionsOf<c10d::ReduceOptions>(settings));
   if (name == "send") return backend.send(inputs, settings.peer, settings.tag);
-  if (name == "receive") return backend.recv(outputs, settings.peer, settings.tag);
+  if (name == "recv") return backend.recv(outputs, settings.peer, settings.tag);
   if (name == "allGather") {
     call.expectSame(inputs.at(0), outputs, size, "outputs");
     lists = {outputs};

@@ -25,16 +25,12 @@ export const ReduceOp = {
   BXOR: 'bxor',
 } as const satisfies Record<string, ReduceOp>
 
-/** A collective on its way. */
+/** A collective on its way. It keeps the memory that it reads and writes, whatever becomes of the tensors. */
 export class Work implements PromiseLike<undefined> {
   #promise: Promise<undefined> | undefined
 
   /** @internal */
-  constructor(
-    private readonly handle: NativeWork,
-    // what it reads and writes must not be freed before it has ended
-    private readonly tensors: readonly Tensor[],
-  ) {}
+  constructor(private readonly handle: NativeWork) {}
 
   /**
    * Blocks until the collective has ended; with NCCL, until the current stream is sure to wait for it.
@@ -48,11 +44,6 @@ export class Work implements PromiseLike<undefined> {
   /** Whether it has ended, well or not. */
   get isCompleted(): boolean {
     return native.isWorkCompleted(this.handle)
-  }
-
-  /** How many tensors it reads and writes. */
-  get tensorCount(): number {
-    return this.tensors.length
   }
 
   /** `await work`: the event loop turns meanwhile. */
@@ -118,7 +109,7 @@ function start({ name, outputs = [], inputs = [], options, peer = 0, tag = 0 }: 
     tag,
     options.timeout ?? -1,
   )
-  return new Work(handle, [...outputs, ...inputs])
+  return new Work(handle)
 }
 
 export interface SourceOptions extends CollectiveOptions {
@@ -186,7 +177,7 @@ export interface MessageOptions extends GroupOptions {
   tag?: number
 }
 
-function message(name: 'send' | 'receive', tensor: Tensor, peer: number, { group, tag = 0 }: MessageOptions): Work {
+function message(name: 'send' | 'recv', tensor: Tensor, peer: number, { group, tag = 0 }: MessageOptions): Work {
   const own = (group ?? worldGroup()).rank
   if (peer === own) throw new RangeError(`${name}: expected another rank, but received this one, ${own}`)
   const list = name === 'send' ? { inputs: [tensor] } : { outputs: [tensor] }
@@ -200,7 +191,7 @@ export function send(tensor: Tensor, destination: number, options: MessageOption
 
 /** Fills a tensor with what one rank sends: as many elements, of the same dtype. */
 export function recv(tensor: Tensor, source: number, options: MessageOptions = {}): Work {
-  return message('receive', tensor, source, options)
+  return message('recv', tensor, source, options)
 }
 
 /** Ends when all ranks have come to it. */

@@ -18,7 +18,7 @@ export type CollectiveName =
   | 'reduceScatterTensor'
   | 'allToAll'
   | 'send'
-  | 'receive'
+  | 'recv'
   | 'barrier'
 
 /** What native/distributed.cpp and native/distributed_reducer.cpp export. Times are in milliseconds. */
