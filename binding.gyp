@@ -26,6 +26,8 @@
         '-std=c++20', '-O2', '-Wall', '-Wextra', '-fPIC', '-fexceptions', '-frtti', '-fvisibility=hidden',
         '-fvisibility-inlines-hidden',
         '<!@(node -p "[process.env.CLEFT_TORCH_INCLUDES, process.env.CLEFT_NODE_INCLUDES].join(\'\\n\').split(\'\\n\').map((folder) => \'-isystem\' + folder).join(\'\\n\')")',
+        # What the wheels lack of Gloo; where a libtorch ships Gloo's own headers they are found first.
+        '-idirafter', '<(module_root_dir)/native/declarations',
       ],
       'ldflags': ['-L<(cleft_lib)', '-Wl,-rpath,<(cleft_lib)', '-Wl,--no-as-needed'],
       'libraries': [
@@ -45,6 +47,7 @@
             'GCC_SYMBOLS_PRIVATE_EXTERN': 'YES',
             'OTHER_CPLUSPLUSFLAGS': [
               '<!@(node -p "[process.env.CLEFT_TORCH_INCLUDES, process.env.CLEFT_NODE_INCLUDES].join(\'\\n\').split(\'\\n\').map((folder) => \'-isystem\' + folder).join(\'\\n\')")',
+              '-idirafter', '<(module_root_dir)/native/declarations',
             ],
             'OTHER_LDFLAGS': ['-L<(cleft_lib)', '-Wl,-rpath,<(cleft_lib)'],
           },

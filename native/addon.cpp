@@ -6,6 +6,7 @@
 #include "checkpoint.hpp"
 #include "convert.hpp"
 #include "devices.hpp"
+#include "distributed.hpp"
 #include "files.hpp"
 #include "modes.hpp"
 #include "operators.hpp"
@@ -142,6 +143,7 @@ Napi::Object start(Napi::Env env, Napi::Object exports) {
   defineModes(exports, *environment);
   defineRandom(exports, *environment);
   defineDevices(exports, *environment);
+  defineDistributed(exports, *environment);
   defineFiles(exports, *environment);
   defineShare(exports, *environment);
   defineScript(exports, *environment);

@@ -10,7 +10,8 @@ namespace {
 
 void throwTorchError(Environment& environment, const char* operation, const std::string& message) {
   napi_env env = environment.env;
-  const std::string text = operation == nullptr ? message : std::string(operation) + ": " + message;
+  const std::string text =
+      operation == nullptr || *operation == '\0' ? message : std::string(operation) + ": " + message;
   napi_value string, constructor, error;
   napi_create_string_utf8(env, text.c_str(), text.size(), &string);
   if (environment.errorConstructor != nullptr &&

@@ -52,7 +52,8 @@ Napi::Value guarded(const Napi::CallbackInfo& info) {
   }
 }
 
-// Exports a function. `publicName` is what TypeScript's users call it, where that is another word.
+// Exports a function. `publicName` is what TypeScript's users call it, where that is another word; empty where its
+// errors say that themselves.
 template <Handler handler>
 void define(Napi::Object exports, Environment& environment, const char* name, const char* publicName = nullptr) {
   auto& binding = environment.bindings.emplace_back(

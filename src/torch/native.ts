@@ -1,5 +1,6 @@
 import { createRequire } from 'node:module'
 import { locateAddon } from '../setup/addon.js'
+import type { DistributedNative } from './distributed/native.js'
 import { TorchError } from './errors.js'
 import type { DType, TypedArray } from './types.js'
 
@@ -68,7 +69,7 @@ export interface FunctionForward {
 type StreamId = readonly number[]
 
 /** What the add-on exports: native/addon.cpp and the files beside it. */
-export interface Native {
+export interface Native extends DistributedNative {
   initialize(errorConstructor: typeof TorchError, scopeDepth: Int32Array): void
   info(): AddonInformation
   release(handle: Handle): boolean

@@ -1,0 +1,24 @@
+/*
+ * `distributed`: several processes that train as one, by libtorch's c10d. Launched by torchrun, Slurm or launch().
+ */
+export * from './collectives.js'
+export * from './data-parallel.js'
+export { firstHost, type LaunchEnvironment, readLaunchEnvironment } from './environment.js'
+export { allGatherWithGradient } from './gather-gradient.js'
+export {
+  type Backend,
+  destroyProcessGroup,
+  GROUP_TIMEOUT,
+  type GroupOptions,
+  getRank,
+  getWorldSize,
+  type InitOptions,
+  initProcessGroup,
+  isBackendAvailable,
+  isInitialized,
+  newGroup,
+  type ProcessGroup,
+  worldGroup,
+} from './group.js'
+export * from './launch.js'
+export { PrefixStore, STORE_TIMEOUT, Store, TCPStore, type TCPStoreOptions, type WaitOptions } from './store.js'
