@@ -27,7 +27,7 @@
         '-fvisibility-inlines-hidden',
         '<!@(node -p "[process.env.CLEFT_TORCH_INCLUDES, process.env.CLEFT_NODE_INCLUDES].join(\'\\n\').split(\'\\n\').map((folder) => \'-isystem\' + folder).join(\'\\n\')")',
         # What the wheels lack of Gloo; where a libtorch ships Gloo's own headers they are found first.
-        '-idirafter', '<(module_root_dir)/native/declarations',
+        '-idirafter', '"<(module_root_dir)/native/declarations"',
       ],
       'ldflags': ['-L<(cleft_lib)', '-Wl,-rpath,<(cleft_lib)', '-Wl,--no-as-needed'],
       'libraries': [
@@ -47,7 +47,7 @@
             'GCC_SYMBOLS_PRIVATE_EXTERN': 'YES',
             'OTHER_CPLUSPLUSFLAGS': [
               '<!@(node -p "[process.env.CLEFT_TORCH_INCLUDES, process.env.CLEFT_NODE_INCLUDES].join(\'\\n\').split(\'\\n\').map((folder) => \'-isystem\' + folder).join(\'\\n\')")',
-              '-idirafter', '<(module_root_dir)/native/declarations',
+              '-idirafter', '"<(module_root_dir)/native/declarations"',
             ],
             'OTHER_LDFLAGS': ['-L<(cleft_lib)', '-Wl,-rpath,<(cleft_lib)'],
           },

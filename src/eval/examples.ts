@@ -162,8 +162,6 @@ const encoderOf = (model: Model): { encoder: ImageEncoder; pooling: ImagePooling
 /**
  * Where a score grows with what a place holds: gradient times activation, summed over channels, what is below zero left
  * out (Grad-CAM's idea: Selvaraju et al. 2017, arXiv 1610.02391; place by place, since transformers do not pool the map).
- * Of a transformer with a class token at the tokens before the last block, through which places still reach it; else at the
- * last map.
  */
 function heatsOf(
   model: Model,
@@ -175,8 +173,7 @@ function heatsOf(
   return torch.scope(() => {
     const input = pixels.detach().requiresGrad_(true)
     const features = encoder.forward(input, { hiddenStates: true, checkpoint: false })
-    const states = features.hiddenStates!
-    const state = states.at(encoder.hasClassToken ? -2 : -1)!
+    const state = placesOf(features.hiddenStates!, encoder)
     const scores = score(pooledFeature(features, pooling))
     return columns.map((column) => {
       const [gradient] = torch.autograd.grad([scores.select(1, column).sum()], [state], { retainGraph: true })
@@ -185,8 +182,22 @@ function heatsOf(
   })
 }
 
+/** Rows and columns that a map of a convolutional network has at least. */
+const FINE = 6
+
+/**
+ * Where places are still places: of a transformer with a class token the tokens before the last block, through which they
+ * reach it; of a convolutional network the last map that is fine enough to see something in; else the last tokens.
+ */
+function placesOf(states: readonly torch.Tensor[], { hasClassToken }: ImageEncoder): torch.Tensor {
+  if (hasClassToken) return states.at(-2)!
+  const maps = states.filter(({ ndim }) => ndim === 4)
+  return maps.findLast((map) => Math.min(map.size(2), map.size(3)) >= FINE) ?? maps[0] ?? states.at(-1)!
+}
+
 /** @param product [1, T, D], places last among tokens; or [1, D, h, w] */
-function heatOf(product: torch.Tensor, [rows, columns]: readonly [number, number]): Heat {
+function heatOf(product: torch.Tensor, grid: readonly [number, number]): Heat {
+  const [rows, columns] = product.ndim === 4 ? [product.size(2), product.size(3)] : grid
   const places =
     product.ndim === 4
       ? product.sum(1).flatten()

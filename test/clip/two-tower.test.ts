@@ -50,7 +50,7 @@ it('pools as it is told', async () => {
       features.normed.all.narrow(1, 5, features.normed.all.size(1) - 5).mean(1),
       exact,
     )
-    expect(() => imageFeature(swin, torch.zeros([1, 3, 64, 64]), 'cls')).toThrow(/Swin has none; use 'pooled'/)
+    expect(() => imageFeature(swin, torch.zeros([1, 3, 64, 64]), 'cls')).toThrow(/this one has none; use 'pooled'/)
   })
 })
 

@@ -38,7 +38,7 @@ describe('config.json', () => {
     )
     expect(() => read({ width: 'wide' }).count('width')).toThrow(/'width' to be a whole number above 0, but it is/)
     expect(() => read({}).count('width')).toThrow(/but it is missing; add it/)
-    await expect(buildModel({ model_type: 'resnet', layer_type: 'basic' })).rejects.toThrow(/not supported/)
+    await expect(buildModel({ model_type: 'resnet', layer_type: 'wide' })).rejects.toThrow(/not supported/)
     await expect(buildModel({ model_type: 'dinov2', hidden_act: 'maxout' })).rejects.toThrow(/maxout/)
     await expect(buildModel({ model_type: 'unheard-of' })).rejects.toThrow(/model_type of .*dinov2.*says 'unheard-of'/)
   })

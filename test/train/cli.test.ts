@@ -154,7 +154,7 @@ describe('cleft train', () => {
   it('says in one line what is wrong, and touches nothing', async () => {
     const out = join(data.folder, 'wrong')
     const cases = [
-      [[], /^cleft: expected a configuration file, --recipe or --set, .*\n$/],
+      [[], /^cleft: expected a configuration file, --recipe, --from or --set, .*\n$/],
       [['--recipe', 'nothing'], /^cleft: recipe: expected one of .*\n$/],
       [[config, '--set', 'steps'], /^cleft: --set: expected key.path=value, .*\n$/],
       [[config, '--set', 'steps=many'], /^cleft: train: expected options of a run, but steps: .*\n$/],
