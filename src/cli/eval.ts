@@ -16,14 +16,14 @@ interface Options extends Omit<DatasetOptions, 'folder'> {
   task: EvaluationTask | undefined
   labels: 'single' | 'multi' | undefined
   set: string[]
-  ensemble: Ensemble
+  ensemble: Ensemble | undefined
   report: string | undefined
   images: boolean
   'plain-paths': boolean
   name: string | undefined
   prepared: string | undefined
-  resamples: number
-  seed: number
+  resamples: number | undefined
+  seed: number | undefined
   json: boolean
 }
 
@@ -45,8 +45,7 @@ export function builder(yargs: Argv): Argv<Options> {
     .option('set', { type: 'string', array: true, nargs: 1, default: [], describe: 'key.path=value, over the file' })
     .option('ensemble', {
       choices: ensembles,
-      default: 'mean-embedding',
-      describe: 'how several prompts of a class count',
+      describe: 'how several prompts of a class count; default: mean-embedding',
     })
     .option('report', {
       type: 'string',
@@ -56,8 +55,8 @@ export function builder(yargs: Argv): Argv<Options> {
     .option('plain-paths', { type: 'boolean', default: false, describe: 'paths of images as they are, not hashed' })
     .option('name', { type: 'string', describe: 'in headings; default: the checkpoint' })
     .option('prepared', { type: 'string', describe: 'a folder that `cleft prepare` made' })
-    .option('resamples', { type: 'number', default: 2000, describe: 'of patients, for the intervals' })
-    .option('seed', { type: 'number', default: 0, describe: 'of the resamples' })
+    .option('resamples', { type: 'number', describe: 'of patients, for the intervals; default: 2000' })
+    .option('seed', { type: 'number', describe: 'of the resamples; default: 0' })
     .option('json', { type: 'boolean', default: false, describe: 'metrics.json on standard output' })
     .example('$0 eval runs/a/checkpoints/step-00040000 CheXpert-v1.0-small --kind chexpert-5x200 --report report', '')
     .epilogue(
@@ -74,10 +73,16 @@ async function optionsOf(options: ArgumentsCamelCase<Options>): Promise<Evaluate
     ...(report !== undefined && { report }),
     ...(name !== undefined && { name }),
     ...(prepared !== undefined && { prepared }),
+    ...(ensemble !== undefined && { ensemble }),
+    ...(resamples !== undefined && { resamples }),
+    ...(seed !== undefined && { seed }),
     ...(images ? {} : { images }),
     ...(plainPaths && { plainPaths }),
   }
   if (options.folder === undefined) {
+    if (options.kind !== undefined || options.spec !== undefined) {
+      throw new Error('--kind, --spec: expected a checkpoint and a folder, but received a file with options; use --set')
+    }
     const { readOptions } = await import('../train/config-file.js')
     // evaluate() checks them
     return readOptions({ file: checkpoint, set: options.set, options: own }) as unknown as EvaluateOptions
@@ -86,7 +91,7 @@ async function optionsOf(options: ArgumentsCamelCase<Options>): Promise<Evaluate
     throw new Error('--set: expected a file with options, but received a checkpoint and a folder; use the flags')
   }
   const data = datasetSpecOf({ ...options, folder: options.folder }, null)
-  return { ...own, from: checkpoint, data, ensemble, resamples, seed }
+  return { ...own, from: checkpoint, data }
 }
 
 export async function handler(options: ArgumentsCamelCase<Options>): Promise<void> {

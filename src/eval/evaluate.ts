@@ -98,8 +98,9 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluation | R
   const own = model instanceof LoadedClassifier ? model.stage : 'zero-shot'
   if (task === 'retrieval' && model instanceof LoadedModel) return await evaluateRetrieval(model, options)
   if (task !== undefined && task !== own) {
+    const stage = task === 'zero-shot' || task === 'retrieval' ? 'pretrain or prompt' : task
     throw new RangeError(
-      `evaluate: expected a checkpoint for the task '${task}', but '${from}' is one for '${own}'; train that stage on it, or leave the task out`,
+      `evaluate: expected a checkpoint of the stage ${stage} for the task '${task}', but '${from}' is one for '${own}'; give another, or leave the task out`,
     )
   }
   return await evaluateModel(model, own, options)

@@ -99,15 +99,13 @@ export async function mapExamples(model: Model, result: ZeroShotResult, source: 
         heat: gradient,
       }))
       const attention = attentionOf(model, pixels)
-      const [first] = maps
       return {
         image,
         path: samples[row]!.path,
         truth,
-        maps:
-          attention && first
-            ? [...maps, { ...first, prompt: 'any prompt', kind: 'attention' as const, heat: attention }]
-            : maps,
+        maps: attention
+          ? [...maps, { prompt: 'any prompt', kind: 'attention' as const, score: null, heat: attention }]
+          : maps,
       }
     })
   } finally {
@@ -142,15 +140,22 @@ interface Scorer extends Disposable {
   dispose(): void
 }
 
-async function scorerOf(model: Model, { prompts }: ZeroShotResult): Promise<Scorer> {
+async function scorerOf(model: Model, { prompts, predictions }: ZeroShotResult): Promise<Scorer> {
   if (model instanceof LoadedClassifier) {
     const dispose = () => {}
     return { score: (feature) => model.model.classify(feature), dispose, [Symbol.dispose]: dispose }
   }
-  const text = await model.encodeText(prompts.map((each) => each.prompts[0]!))
+  const isMulti = predictions.task === 'multi-label'
+  // of several findings the negation stands last
+  const pairs = prompts.map((each) => [each.prompts[0]!, ...(isMulti ? [each.prompts.at(-1)!] : [])])
+  const text = await model.encodeText(pairs.flat())
   const dispose = () => text.dispose()
-  const score = (feature: torch.Tensor) =>
-    model.model.projectImage(feature).matmul(text.t()).mul(model.model.logit_scale.exp())
+  const score = (feature: torch.Tensor) => {
+    const scores = model.model.projectImage(feature).matmul(text.t()).mul(model.model.logit_scale.exp())
+    if (!isMulti) return scores
+    const both = scores.view(1, prompts.length, 2)
+    return both.select(2, 0).sub(both.select(2, 1))
+  }
   return { score, dispose, [Symbol.dispose]: dispose }
 }
 
@@ -269,18 +274,27 @@ export async function retrievalExamples(
       direction: 'image-to-text',
       image: imageOf(query),
       caption: captions[query]!,
-      rank: texts.findIndex(isHit) + 1,
+      rank: rankOf(toText, isHit),
       found: texts.slice(0, FOUND).map((row) => ({ caption: captions[row]!, score: toText[row]!, hit: isHit(row) })),
     },
     {
       direction: 'text-to-image',
       caption: captions[query]!,
-      rank: images.findIndex(isHit) + 1,
+      rank: rankOf(toImage, isHit),
       found: images
         .slice(0, FOUND)
         .map((row) => ({ image: imageOf(row), caption: captions[row]!, score: toImage[row]!, hit: isHit(row) })),
     },
   ])
+}
+
+/** Of the best row that is right, from 1, as retrievalRanks() counts: what scores the same and is wrong comes before. */
+function rankOf(cosines: Float32Array, isHit: (row: number) => boolean): number {
+  const best = cosines.reduce(
+    (most, value, row) => (isHit(row) ? Math.max(most, value) : most),
+    Number.NEGATIVE_INFINITY,
+  )
+  return 1 + cosines.reduce((count, value, row) => count + Number(value >= best && !isHit(row)), 0)
 }
 
 function firstOfEach(captions: readonly string[]): number[] {

@@ -1,4 +1,4 @@
-import { CHEST_TEMPLATE, findingWords } from '../data/captions/chest.js'
+import { CHEST_TEMPLATE, findingWords, isNoFinding } from '../data/captions/chest.js'
 import type { ClassPrompt, Dataset, Sample } from '../data/index.js'
 import * as torch from '../torch/index.js'
 import { type EncodeOptions, encodeDataset } from './encode-dataset.js'
@@ -60,13 +60,17 @@ export async function zeroShot(
       paths: samples.map(({ path }) => path),
     }
     const predictions: Predictions = isMulti
-      ? { ...shared, task: 'multi-label', labels: Int8Array.from(samples.flatMap(({ findings }) => [...findings!])) }
+      ? { ...shared, task: 'multi-label', labels: findingLabels(dataset, asked, samples) }
       : {
           ...shared,
           task: asked.length === 2 ? 'binary' : 'multi-class',
           labels: Int32Array.from(samples, ({ label }) => label!),
         }
-    return { prompts: asked, predictions, samples, embeddings, unreadable }
+    const prompts = asked.map(({ name, prompts, negations = [] }) => ({
+      name,
+      prompts: [...prompts, ...negations.flat()],
+    }))
+    return { prompts, predictions, samples, embeddings, unreadable }
   } catch (error) {
     embeddings.dispose()
     throw error
@@ -83,13 +87,27 @@ function askedClasses({ classes, kind }: Dataset): readonly Asked[] {
   throw new RangeError(`zeroShot: expected a data set with two classes or more, but '${kind}' has ${classes.length}`)
 }
 
-function askedFindings({ findings, kind, root }: Dataset): Asked[] {
+function findingLabels({ findings }: Dataset, asked: readonly Asked[], samples: readonly Sample[]): Int8Array {
+  const columns = asked.map(({ name }) => findings.indexOf(name))
+  return Int8Array.from(samples.flatMap((sample) => columns.map((column) => sample.findings![column]!)))
+}
+
+/** All but 'No Finding', whose negation would say nothing. A data set's own prompts are taken for what they name. */
+function askedFindings({ findings: all, classes, kind, root }: Dataset): Asked[] {
+  const findings = all.filter((name) => !isNoFinding(name))
   if (findings.length === 0) {
     throw new RangeError(`labels: expected data with findings for 'multi', but ${kind} in '${root}' has none`)
   }
   return findings.map((name) => {
     const words = findingWords(name)
-    return { name, prompts: [`${CHEST_TEMPLATE} ${words}`], negations: [[`${CHEST_TEMPLATE} no ${words}`]] }
+    const own = classes.find((each) => each.name === name)?.prompts ?? [`${CHEST_TEMPLATE} ${words}`]
+    const without = own.find((prompt) => !prompt.toLowerCase().includes(words))
+    if (without !== undefined) {
+      throw new RangeError(
+        `labels: expected prompts that name their finding, to negate it, but '${without}' has no '${words}'; use 'single', or other prompts`,
+      )
+    }
+    return { name, prompts: own, negations: [own.map((prompt) => prompt.toLowerCase().replace(words, `no ${words}`))] }
   })
 }
 

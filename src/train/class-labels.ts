@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { ClassTargets, ClassTask } from '../clip/classifier.js'
+import { isNoFinding } from '../data/captions/chest.js'
 import { byRank } from '../data/datasets/select.js'
 import { BLANK, type Dataset, type Sample, UNCERTAIN } from '../data/index.js'
 import { balancedWeights } from '../data/loader/order.js'
@@ -11,6 +12,8 @@ export interface LabelOptions {
   readonly labels?: ClassTask | undefined
   /** Which findings, of several labels. Default: the data set's. */
   readonly findings?: readonly string[] | undefined
+  /** Whether each finding is asked for against its negation: then 'No Finding', which has none, is not among the default. */
+  readonly isNegated?: boolean
   readonly uncertain: 'exclude' | 'negative' | 'positive'
   readonly blank: 'exclude' | 'negative'
 }
@@ -60,7 +63,7 @@ export class ClassLabels {
         `labels: expected data with findings for 'multi', but ${kind} in '${dataset.root}' has none; use 'single'`,
       )
     }
-    const names = options.findings ?? findings
+    const names = options.findings ?? findings.filter((name) => !(options.isNegated && isNoFinding(name)))
     const columns = names.map((name) => findings.indexOf(name))
     const unknown = names.find((_, k) => columns[k]! < 0)
     if (unknown !== undefined) {

@@ -12,6 +12,7 @@ import {
   TRAINABLE,
 } from '../clip/model-files.js'
 import type { TextTower, TokenSequences } from '../clip/text-tower.js'
+import { findingWords } from '../data/captions/chest.js'
 import { type Batch, DataLoader, type Dataset, type DatasetSpec, openDataset } from '../data/index.js'
 import { TextTokenizer } from '../models/index.js'
 import { sha256OfFile } from '../setup/files.js'
@@ -103,7 +104,7 @@ const judge = ({ validation }: FullPromptOptions): Task['judgedBy'] => ({
 /** What a class is told by: its words; of a finding beside others also its negation. */
 function classTexts(dataset: Dataset, labels: ClassLabels): string[] {
   if (labels.task === 'multi') {
-    const words = labels.classes.map((name) => name.replaceAll('_', ' ').toLowerCase())
+    const words = labels.classes.map(findingWords)
     return [...words, ...words.map((each) => `no ${each}`)].map(wordsAfterContext)
   }
   const several = dataset.classes.find(({ prompts }) => prompts.length !== 1)
@@ -140,7 +141,7 @@ async function classificationTask(
   }
   try {
     model.eval()
-    const { labels, dataset, held } = await openLabelled(options, context)
+    const { labels, dataset, held } = await openLabelled({ ...options, isNegated: true }, context)
     const texts = await tokens.encode(classTexts(dataset, labels))
     const encoderHash = await sha256OfFile(join(options.from, TRAINABLE))
     const images = imagesOf(options)

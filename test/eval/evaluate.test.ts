@@ -167,6 +167,9 @@ describe('zero-shot', () => {
       workers: 1,
     })
     expect(summary.task).toBe('multi-label')
+    // 'no no finding' is nothing to ask for
+    expect(predictions.classes).not.toContain('No Finding')
+    expect(summary.provenance.prompts[4]!.prompts[1]).toMatch(/ with no /)
     expect(predictions.scale).toBe('logit')
     using model = await load(checkpoint)
     const name = predictions.classes[4]!.toLowerCase()

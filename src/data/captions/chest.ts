@@ -77,6 +77,9 @@ export function chexpertCaption(findings: ArrayLike<number>, style: ChestStyle =
   return join(CHEST_TEMPLATE, positive, NEGATIVE_TEMPLATE, named(NEGATIVE, CHEXPERT_FINDINGS.length - 1))
 }
 
+/** A label that is itself the absence of the others: it has no negation. */
+export const isNoFinding = (name: string): boolean => findingWords(name) === NO_FINDING
+
 /** 'Pleural_Thickening' as captions have it. */
 export const findingWords = (name: string): string => name.replaceAll('_', ' ').toLowerCase()
 

@@ -41,8 +41,8 @@ export interface MapExample {
   readonly maps: readonly {
     readonly prompt: string
     readonly kind: 'attention' | 'gradient'
-    /** How well image and prompt fit, on the scale of the predictions. */
-    readonly score: number
+    /** How well image and prompt fit, on the scale of the predictions; null: the map is of none. */
+    readonly score: number | null
     readonly heat: Heat
   }[]
 }
@@ -105,10 +105,10 @@ export async function showMaps({ image, truth, maps }: MapExample, name: string)
   const body = html`<div class="example"><h3>${name}: ${what}</h3>
 <div class="tiles"><figure><img src="${dataUri(plain, 'image/jpeg')}" alt="The image as the model sees it"><figcaption>As the model sees it</figcaption></figure>${maps.map(
     ({ prompt, kind, score }, k) =>
-      html`<figure><img src="${dataUri(overlays[k]!, 'image/jpeg')}" alt="Map of ${kind} for the prompt ${prompt}"><figcaption>\u201c${prompt}\u201d<br>${kind}, score ${digits(score)}</figcaption></figure>`,
+      html`<figure><img src="${dataUri(overlays[k]!, 'image/jpeg')}" alt="Map of ${kind} for the prompt ${prompt}"><figcaption>\u201c${prompt}\u201d<br>${score === null ? kind : `${kind}, score ${digits(score)}`}</figcaption></figure>`,
   )}</div></div>`
   const tiles = maps.map(({ prompt, kind, score }, k): Tile => {
-    return { image: overlays[k]!, lines: [prompt, `${kind}, score ${digits(score)}`] }
+    return { image: overlays[k]!, lines: [prompt, score === null ? kind : `${kind}, score ${digits(score)}`] }
   })
   return { body, png: await tileSheet([[{ image: plain, lines: [name, what] }, ...tiles]]) }
 }
