@@ -80,6 +80,11 @@ async function optionsOf(options: ArgumentsCamelCase<Options>): Promise<Evaluate
     ...(plainPaths && { plainPaths }),
   }
   if (options.folder === undefined) {
+    if (!/\.(json|ya?ml)$/.test(checkpoint)) {
+      throw new Error(
+        'expected a checkpoint and the folder of a data set, or a file with options (.json, .yaml), but received one path',
+      )
+    }
     if (options.kind !== undefined || options.spec !== undefined) {
       throw new Error('--kind, --spec: expected a checkpoint and a folder, but received a file with options; use --set')
     }

@@ -16,6 +16,7 @@ import { type ExampleSource, mapExamples, retrievalExamples } from './examples.j
 import { LoadedClassifier } from './loaded-classifier.js'
 import { type Ensemble, LoadedModel, load } from './loaded-model.js'
 import type { LabelRules, Predictions } from './predictions.js'
+import { makeFolder } from './report/folder.js'
 import { type WrittenReport, writeReport } from './report/index.js'
 import { retrievalRanks } from './retrieval.js'
 import { type Provenance, type Summary, summarize } from './summary.js'
@@ -37,7 +38,7 @@ export interface EvaluateOptions extends LabelRules {
   /** The test set; where it says no split, its test part. */
   data: DatasetSpec
   /**
-   * Where decision thresholds come from. Default: the validation part of the same data, where it has one with labels.
+   * Where decision thresholds come from; its split is 'valid' where it says none. Default: the validation part of the same data, where it has one with labels.
    * null: nowhere.
    */
   validation?: DatasetSpec | null
@@ -204,6 +205,8 @@ async function evaluateModel(
   const { ensemble, labels, onProgress, resamples, seed = 0, uncertain, blank } = options
   const spec = withSplit(options.data)
   const dataset = await openDataset(spec)
+  // refused before the work, not after it
+  if (options.report !== undefined) makeFolder(options.report)
   const { source, close } = imagesOf(options)
   const predict = (own: Dataset, tell?: typeof onProgress): Promise<ZeroShotResult> => {
     const shared = { ...source, ...(tell && { onProgress: tell }) }
@@ -331,7 +334,7 @@ async function validationData(
   { validation }: EvaluateOptions,
 ): Promise<Dataset | null> {
   if (validation === null) return null
-  if (validation !== undefined) return await openDataset(validation)
+  if (validation !== undefined) return await openDataset(withSplit(validation, 'valid'))
   if (spec.kind === 'chexpert-5x200' || spec.split !== 'test') return null
   try {
     const dataset = await openDataset({ ...spec, split: 'valid' })
@@ -343,9 +346,9 @@ async function validationData(
   }
 }
 
-function withSplit(spec: DatasetSpec): DatasetSpec {
+function withSplit(spec: DatasetSpec, split: 'test' | 'valid' = 'test'): DatasetSpec {
   if (spec.kind === 'chexpert-5x200' || spec.split !== undefined) return spec
-  return { ...spec, split: 'test' }
+  return { ...spec, split }
 }
 
 /** Retrieval among the captions of the test images, where all have one; `text` is theirs, [N, D], the caller's. */

@@ -11,7 +11,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs'
-import { delimiter, dirname, join } from 'node:path'
+import { delimiter, dirname, join, resolve } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 
 /** The first executable of this name on PATH, without starting a process. */
@@ -74,5 +74,19 @@ export function isWritable(folder: string): boolean {
     return true
   } catch {
     return false
+  }
+}
+
+/** Makes a folder and those above it, one by one: Node 20's `recursive` never returns where a kernel refuses (below /proc). */
+export function makeFolders(folder: string): void {
+  const path = resolve(folder)
+  const isThere = () => statSync(path, { throwIfNoEntry: false })?.isDirectory() === true
+  if (isThere()) return
+  if (dirname(path) !== path) makeFolders(dirname(path))
+  try {
+    mkdirSync(path)
+  } catch (error) {
+    // another process may have been faster
+    if (!isThere()) throw error
   }
 }

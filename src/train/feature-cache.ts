@@ -1,10 +1,11 @@
 import { createHash } from 'node:crypto'
-import { accessSync, constants, existsSync, mkdirSync } from 'node:fs'
+import { accessSync, constants, existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { type ImagePooling, imageFeature } from '../clip/two-tower.js'
 import { DataLoader, type Dataset, type LoaderOptions, type Sample } from '../data/index.js'
 import type { ImageEncoder } from '../models/index.js'
 import { messageOf } from '../setup/errors.js'
+import { makeFolders } from '../setup/files.js'
 import * as torch from '../torch/index.js'
 
 /*
@@ -151,7 +152,7 @@ async function computeFeatures(
   })
   // before hours of work that could not be kept
   try {
-    mkdirSync(folder, { recursive: true })
+    makeFolders(folder)
     accessSync(folder, constants.W_OK)
   } catch (error) {
     throw new Error(

@@ -1,6 +1,6 @@
-import { mkdirSync } from 'node:fs'
 import type { Logger } from '../models/index.js'
 import { trainableParameters } from '../peft/index.js'
+import { makeFolders } from '../setup/files.js'
 import * as torch from '../torch/index.js'
 import {
   checkpointFolder,
@@ -100,7 +100,7 @@ export class Run<Batch extends TaskBatch> {
 
   private tellStart(device: string): void {
     const { out, steps, stage } = this.options
-    mkdirSync(out, { recursive: true })
+    makeFolders(out)
     const { total, trainable } = trainableParameters(this.task.model)
     this.context.emit({
       type: 'start',

@@ -149,6 +149,16 @@ describe('zero-shot', () => {
     expect(readFileSync(join(bare, 'report.html'), 'utf8')).not.toMatch(/image\/jpeg/)
   })
 
+  it('refuses a report where none can be written, before the work', async () => {
+    let seen = 0
+    const onProgress = () => {
+      seen += 1
+    }
+    const options = { from: checkpoint, data: spec(), workers: 1, onProgress }
+    await expect(evaluate({ ...options, report: '/proc/nowhere' })).rejects.toThrow(/expected a folder for a report/)
+    expect(seen).toBe(0)
+  })
+
   it('retrieves alone', async () => {
     const report = join(data.folder, 'retrieval')
     const options = { from: checkpoint, data: spec(), report, resamples: 20, workers: 1 }
@@ -194,6 +204,8 @@ describe('zero-shot', () => {
     const { summary } = await evaluate(options)
     expect(summary.operatingPoint!.from).toBe('validation')
     expect(summary.provenance.settings.validation).toMatch(/^[0-9a-f]{64}$/)
+    const own = await evaluate({ ...options, validation: drawn })
+    expect(own.summary.provenance.settings.validation).toBe(summary.provenance.settings.validation)
     expect((await evaluate({ ...options, validation: null })).summary.operatingPoint!.from).toBe('probability-0.5')
   })
 })
