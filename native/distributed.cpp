@@ -6,6 +6,8 @@
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include "promise_worker.hpp"
+
 namespace cleft {
 
 namespace {
@@ -39,16 +41,12 @@ napi_value errorOf(napi_env env, const std::string& text) {
   return error;
 }
 
-// Something that blocks, on a thread of Node's pool, as a Promise. Failures to settle it are let pass: where a worker
-// ends meanwhile, nobody is left to hear them.
-class Task : public Napi::AsyncWorker {
+// Something that blocks, on a thread of Node's pool, as a Promise.
+class Task : public PromiseWorker {
  public:
   using Finish = std::function<napi_value(napi_env)>;
   Task(Napi::Env env, const char* operation, std::function<Finish()> run)
-      : AsyncWorker(env), operation_(operation), run_(std::move(run)) {
-    napi_create_promise(env, &deferred_, &promise_);
-  }
-  napi_value promise() const { return promise_; }
+      : PromiseWorker(env), operation_(operation), run_(std::move(run)) {}
 
  protected:
   void Execute() override {
@@ -60,18 +58,13 @@ class Task : public Napi::AsyncWorker {
       failure_ = error.what();
     }
   }
-  void OnWorkComplete(Napi::Env env, napi_status status) override {
-    napi_handle_scope handles;
-    if (status != napi_cancelled && napi_open_handle_scope(env, &handles) == napi_ok) {
-      if (failure_.empty()) {
-        napi_resolve_deferred(env, deferred_, finish_(env));
-      } else {
-        const size_t end = failure_.find('\n');
-        napi_reject_deferred(env, deferred_, errorOf(env, operation_ + ": " + failure_.substr(0, end)));
-      }
-      napi_close_handle_scope(env, handles);
+  void settle(napi_env env) override {
+    if (failure_.empty()) {
+      napi_resolve_deferred(env, deferred_, finish_(env));
+      return;
     }
-    Destroy();
+    const size_t end = failure_.find('\n');
+    napi_reject_deferred(env, deferred_, errorOf(env, operation_ + ": " + failure_.substr(0, end)));
   }
 
  private:
@@ -79,8 +72,6 @@ class Task : public Napi::AsyncWorker {
   std::function<Finish()> run_;
   Finish finish_;
   std::string failure_;
-  napi_deferred deferred_ = nullptr;
-  napi_value promise_ = nullptr;  // valid only inside the call that made it
 };
 
 Napi::Value started(Napi::Env env, const char* operation, std::function<Task::Finish()> run) {

@@ -8,6 +8,7 @@
 
 #include "boundary.hpp"
 #include "convert.hpp"
+#include "promise_worker.hpp"
 #include "square.hpp"
 
 namespace cleft {
@@ -44,13 +45,10 @@ void readJpeg(const std::string& name, Bytes& bytes) {
 }
 
 // Prepares some images; those that it cannot are for the caller to read in another way.
-class PrepareJpegs : public Napi::AsyncWorker {
+class PrepareJpegs : public PromiseWorker {
  public:
   PrepareJpegs(Napi::Env env, std::vector<Source> sources, int64_t size, int64_t mostPixels)
-      : AsyncWorker(env), sources_(std::move(sources)), size_(size), mostPixels_(mostPixels) {
-    napi_create_promise(env, &deferred_, &promise_);
-  }
-  napi_value promise() const { return promise_; }
+      : PromiseWorker(env), sources_(std::move(sources)), size_(size), mostPixels_(mostPixels) {}
 
  protected:
   void Execute() override {
@@ -74,18 +72,7 @@ class PrepareJpegs : public Napi::AsyncWorker {
     if (levels.samples.capacity() > kKept) Bytes().swap(levels.samples);
   }
 
-  // In place of AsyncWorker's own, for the reason that tensor_data.cpp gives.
-  void OnWorkComplete(Napi::Env env, napi_status status) override {
-    napi_handle_scope handles;
-    if (status != napi_cancelled && napi_open_handle_scope(env, &handles) == napi_ok) {
-      settle(env);
-      napi_close_handle_scope(env, handles);
-    }
-    Destroy();
-  }
-
- private:
-  void settle(napi_env env) {
+  void settle(napi_env env) override {
     napi_value pixels, boxes, result;
     if (copyOf(env, pixels_.data(), pixels_.size(), napi_uint8_array, 1, &pixels) &&
         copyOf(env, boxes_.data(), boxes_.size() * sizeof(LevelBox), napi_int32_array, 4, &boxes) &&
@@ -103,6 +90,7 @@ class PrepareJpegs : public Napi::AsyncWorker {
     }
   }
 
+ private:
   static bool copyOf(napi_env env, const void* data, size_t bytes, napi_typedarray_type type, size_t width,
                      napi_value* result) {
     void* target;
@@ -112,8 +100,6 @@ class PrepareJpegs : public Napi::AsyncWorker {
     return napi_create_typedarray(env, type, bytes / width, buffer, 0, result) == napi_ok;
   }
 
-  napi_deferred deferred_ = nullptr;
-  napi_value promise_ = nullptr;  // valid only inside the call that made it
   std::vector<Source> sources_;
   const int64_t size_, mostPixels_;
   Bytes pixels_;

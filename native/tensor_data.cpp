@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "convert.hpp"
+#include "promise_worker.hpp"
 
 namespace cleft {
 
@@ -138,9 +139,9 @@ Napi::Value toTypedArray(Environment& environment, const Napi::CallbackInfo& inf
 }
 
 // Reads a tensor back on a thread of Node's pool, so that the event loop turns meanwhile.
-class ReadBack : public Napi::AsyncWorker {
+class ReadBack : public PromiseWorker {
  public:
-  ReadBack(Napi::Env env, const at::Tensor& tensor) : AsyncWorker(env) {
+  ReadBack(Napi::Env env, const at::Tensor& tensor) : PromiseWorker(env) {
     const at::Tensor source = readable(tensor);
     at::NoGradGuard noGrad;
     const at::ScalarType dtype = readableDtype(source.scalar_type());
@@ -155,9 +156,7 @@ class ReadBack : public Napi::AsyncWorker {
       event_.emplace(source.device().type());
       event_->record(guard.getStream(source.device()));
     }
-    napi_create_promise(env, &deferred_, &promise_);
   }
-  napi_value promise() const { return promise_; }
 
  protected:
   void Execute() override {
@@ -169,19 +168,7 @@ class ReadBack : public Napi::AsyncWorker {
       failure_ = error.what();
     }
   }
-  // In place of AsyncWorker's own, which throws C++ exceptions: where a worker ends with a read-back under way, every
-  // call fails, and an exception would end the process. Here failures are let pass, since nobody is left to hear them.
-  void OnWorkComplete(Napi::Env env, napi_status status) override {
-    napi_handle_scope handles;
-    if (status != napi_cancelled && napi_open_handle_scope(env, &handles) == napi_ok) {
-      settle(env);
-      napi_close_handle_scope(env, handles);
-    }
-    Destroy();
-  }
-
- private:
-  void settle(napi_env env) {
+  void settle(napi_env env) override {
     void* data;
     napi_value buffer;
     if (failure_.empty()) {
@@ -200,8 +187,7 @@ class ReadBack : public Napi::AsyncWorker {
     }
   }
 
-  napi_deferred deferred_ = nullptr;
-  napi_value promise_ = nullptr;  // valid only inside the call that made it
+ private:
   at::Tensor values_;
   ArrayKind kind_{};
   std::string failure_;

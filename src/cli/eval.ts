@@ -1,6 +1,6 @@
 import type { ArgumentsCamelCase, Argv } from 'yargs'
-import type { EvaluateOptions, EvaluationTask } from '../eval/evaluate.js'
 import type { Ensemble } from '../eval/loaded-model.js'
+import type { EvaluateOptions, EvaluationTask } from '../eval/options.js'
 import { type Progress, terminalReporter } from '../setup/report.js'
 import { type DatasetOptions, datasetOptions, datasetSpecOf } from './dataset-spec.js'
 

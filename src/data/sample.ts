@@ -65,3 +65,9 @@ export interface Dataset {
   /** How often each sample is drawn in training, compared with the others (class balance). Default: all alike. */
   readonly weights?: Float64Array | null
 }
+
+/** A data set with other samples of it, drawn alike: its own fields, also where they are getters. */
+export function withSamples(dataset: Dataset, samples: readonly Sample[]): Dataset {
+  const { kind, root, findings, classes, problems, hash, open } = dataset
+  return { kind, root, findings, classes, samples, problems, hash, ...(open && { open }) }
+}

@@ -1,10 +1,11 @@
-import { DataLoader, type Dataset, type Sample } from '../data/index.js'
+import type { Dataset, Sample } from '../data/index.js'
 import * as torch from '../torch/index.js'
+import { type EncodeOptions, evaluationLoader } from './evaluation-loader.js'
 import type { LoadedClassifier } from './loaded-classifier.js'
 import type { Predictions } from './predictions.js'
-import type { ZeroShotOptions, ZeroShotResult } from './zero-shot.js'
+import type { ZeroShotResult } from './zero-shot.js'
 
-export type ClassifyOptions = Omit<ZeroShotOptions, 'ensemble'>
+export type ClassifyOptions = EncodeOptions
 /** `embeddings` are the pooled features, [N, width]. */
 export type ClassifyResult = ZeroShotResult
 
@@ -16,9 +17,8 @@ export type ClassifyResult = ZeroShotResult
 export async function classify(
   model: LoadedClassifier,
   dataset: Dataset,
-  options: ClassifyOptions = {},
+  { onProgress, ...options }: ClassifyOptions = {},
 ): Promise<ClassifyResult> {
-  const { batchSize = 64, decoder, prepared, signal, onProgress } = options
   const isSingle = model.model.task === 'single'
   const columns = isSingle ? classColumns(model, dataset) : null
   const findings = isSingle ? null : findingColumns(model, dataset)
@@ -28,21 +28,7 @@ export async function classify(
       `classify: expected images with ${isSingle ? 'a class' : 'findings'} of ${model.classes.join(', ')}, but there are none`,
     )
   }
-  const { kind, root, classes, problems, hash, open } = dataset
-  const loader = new DataLoader(
-    { kind, root, findings: dataset.findings, classes, problems, hash, ...(open && { open }), samples },
-    {
-      batchSize,
-      seed: 0,
-      training: false,
-      channels: 3,
-      ...model.input,
-      device: model.device,
-      ...(decoder && { decoder }),
-      ...(prepared && { prepared }),
-      ...(signal && { signal }),
-    },
-  )
+  const loader = evaluationLoader(model, dataset, samples, options)
   using scope = new torch.Scope()
   const chosen: Sample[] = []
   const parts: { features: torch.Tensor; logits: torch.Tensor }[] = []
@@ -78,7 +64,7 @@ export async function classify(
         // in the order of the data set's classes
         return logits.indexSelect(1, torch.tensor(columns, { dtype: 'int64' })).toTypedArray() as Float32Array
       }),
-      { classes: isSingle ? classes.map(({ name }) => name) : model.classes, findings },
+      { classes: isSingle ? dataset.classes.map(({ name }) => name) : model.classes, findings },
     ),
     unreadable: loader.problems.count,
   }

@@ -1,16 +1,7 @@
-import { DataLoader, type Dataset, type Decoder, type PreparedImages, type Sample } from '../data/index.js'
+import type { Dataset, Sample } from '../data/index.js'
 import * as torch from '../torch/index.js'
+import { type EncodeOptions, evaluationLoader } from './evaluation-loader.js'
 import type { LoadedModel } from './loaded-model.js'
-
-export interface EncodeOptions {
-  /** Default: 64. */
-  batchSize?: number
-  decoder?: Decoder
-  prepared?: PreparedImages
-  signal?: AbortSignal
-  /** How many images are done, of all. */
-  onProgress?: (images: number, total: number) => void
-}
 
 export interface EncodedDataset {
   /** Those that could be read. */
@@ -25,24 +16,9 @@ export async function encodeDataset(
   model: LoadedModel,
   dataset: Dataset,
   samples: readonly Sample[],
-  { batchSize = 64, decoder, prepared, signal, onProgress }: EncodeOptions,
+  { onProgress, ...options }: EncodeOptions,
 ): Promise<EncodedDataset> {
-  // a data set's own fields, also where they are getters
-  const { kind, root, findings, classes, problems, hash, open } = dataset
-  const loader = new DataLoader(
-    { kind, root, findings, classes, problems, hash, samples, ...(open && { open }) },
-    {
-      batchSize,
-      seed: 0,
-      training: false,
-      channels: 3,
-      ...model.input,
-      device: model.device,
-      ...(decoder && { decoder }),
-      ...(prepared && { prepared }),
-      ...(signal && { signal }),
-    },
-  )
+  const loader = evaluationLoader(model, dataset, samples, options)
   using scope = new torch.Scope()
   const parts: torch.Tensor[] = []
   const found: Sample[] = []

@@ -1,73 +1,18 @@
-import { z } from 'zod'
 import { wordsAfterContext } from '../clip/context.js'
-import {
-  type ClassPrompt,
-  type Dataset,
-  type DatasetSpec,
-  DecoderPool,
-  openDataset,
-  PreparedImages,
-} from '../data/index.js'
-import type { Logger } from '../models/index.js'
+import { type ClassPrompt, type Dataset, type DatasetSpec, imagesOf, openDataset } from '../data/index.js'
 import * as torch from '../torch/index.js'
 import { classify } from './classify.js'
 import { encodeDataset } from './encode-dataset.js'
 import { type ExampleSource, mapExamples, retrievalExamples } from './examples.js'
 import { LoadedClassifier } from './loaded-classifier.js'
-import { type Ensemble, LoadedModel, load } from './loaded-model.js'
-import type { LabelRules, Predictions } from './predictions.js'
+import { LoadedModel, load } from './loaded-model.js'
+import { checkOptions, type EvaluateOptions, type EvaluationTask } from './options.js'
+import type { Predictions } from './predictions.js'
 import { makeFolder } from './report/folder.js'
 import { type WrittenReport, writeReport } from './report/index.js'
 import { retrievalRanks } from './retrieval.js'
 import { type Provenance, type Summary, summarize } from './summary.js'
 import { type ZeroShotResult, zeroShot } from './zero-shot.js'
-
-/**
- * 'zero-shot': by the class prompts. 'retrieval': captions and images of the test set by one another, alone. The others: by
- * the head that such a stage trained.
- */
-export const evaluationTasks = ['zero-shot', 'retrieval', 'linear-probe', 'fine-tune'] as const
-export type EvaluationTask = (typeof evaluationTasks)[number]
-
-/** Label rules are of several labels. */
-export interface EvaluateOptions extends LabelRules {
-  /** A checkpoint, or a model folder. */
-  from: string
-  /** Default: what the checkpoint was trained for; 'zero-shot' of one with both towers. */
-  task?: EvaluationTask
-  /** The test set; where it says no split, its test part. */
-  data: DatasetSpec
-  /**
-   * Where decision thresholds come from; its split is 'valid' where it says none. Default: the validation part of the same data, where it has one with labels.
-   * null: nowhere.
-   */
-  validation?: DatasetSpec | null
-  /** Of class prompts: one class an image, or each finding against its negation. Default: by the data. */
-  labels?: 'single' | 'multi'
-  /** Of class prompts. Default: 'mean-embedding'. */
-  ensemble?: Ensemble
-  /** A folder for report.html, metrics.json, predictions.csv and figures. Default: none is written. */
-  report?: string
-  /** Whether images may be in the report. Default: true. */
-  images?: boolean
-  /** Paths of images as they are in what is written, not hashed. Default: false. */
-  plainPaths?: boolean
-  /** In headings. Default: the checkpoint's folder. */
-  name?: string
-  /** A folder that `cleft prepare` made. Default: images are decoded. */
-  prepared?: string
-  workers?: number
-  batchSize?: number
-  /** Of the bootstrap. Default: 2,000. */
-  resamples?: number
-  seed?: number
-  /** Default: 'cpu'; 'auto': a GPU where there is one. */
-  device?: torch.Device | 'auto'
-  signal?: AbortSignal
-  /** How many images are done, of all. */
-  onProgress?: (images: number, total: number) => void
-  logger?: Logger
-}
 
 export interface Evaluation {
   readonly summary: Summary
@@ -94,7 +39,7 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluation | R
 export async function evaluate(options: EvaluateOptions): Promise<Evaluation | RetrievalEvaluation> {
   checkOptions(options)
   const { from, task, logger } = options
-  const device = options.device === 'auto' ? bestDevice() : (options.device ?? 'cpu')
+  const device = torch.deviceOf(options.device ?? 'cpu')
   using model = await load<LoadedModel | LoadedClassifier>(from, { device, ...(logger && { logger }) })
   const own = model instanceof LoadedClassifier ? model.stage : 'zero-shot'
   if (task === 'retrieval' && model instanceof LoadedModel) return await evaluateRetrieval(model, options)
@@ -107,59 +52,11 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluation | R
   return await evaluateModel(model, own, options)
 }
 
-const bestDevice = (): torch.Device => (torch.info().cudaAvailable ? 'cuda' : 'cpu')
-
-const count = z.number().int().positive()
-const data = z.looseObject({ kind: z.string(), root: z.string() })
-const known = z.strictObject({
-  from: z.string().min(1),
-  task: z.enum(evaluationTasks).optional(),
-  data,
-  validation: data.nullish(),
-  labels: z.enum(['single', 'multi']).optional(),
-  uncertain: z.enum(['exclude', 'negative', 'positive']).optional(),
-  blank: z.enum(['exclude', 'negative']).optional(),
-  ensemble: z.enum(['mean-embedding', 'mean-logit', 'max-logit']).optional(),
-  report: z.string().optional(),
-  images: z.boolean().optional(),
-  plainPaths: z.boolean().optional(),
-  name: z.string().optional(),
-  prepared: z.string().optional(),
-  workers: z.number().int().min(0).optional(),
-  batchSize: count.optional(),
-  resamples: count.optional(),
-  seed: z.number().int().min(0).optional(),
-  device: z.string().optional(),
-  signal: z.unknown().optional(),
-  onProgress: z.unknown().optional(),
-  logger: z.unknown().optional(),
-})
-
-function checkOptions(options: EvaluateOptions): void {
-  const parsed = known.safeParse(options)
-  if (parsed.success) return
-  const [issue] = parsed.error.issues
-  throw new RangeError(
-    `evaluate: expected options that fit, but ${issue!.path.join('.') || 'the options'}: ${issue!.message}`,
-  )
-}
-
-/** Where images come from, to be closed. */
-function imagesOf({ prepared, workers, batchSize, signal }: EvaluateOptions) {
-  const decoder = prepared === undefined ? new DecoderPool(workers === undefined ? {} : { workers }) : null
-  const images = prepared === undefined ? null : PreparedImages.open(prepared)
-  return {
-    source: {
-      ...(decoder && { decoder }),
-      ...(images && { prepared: images }),
-      ...(batchSize !== undefined && { batchSize }),
-      ...(signal && { signal }),
-    },
-    async close() {
-      await decoder?.close()
-      images?.[Symbol.dispose]()
-    },
-  }
+/** What a loader needs beside its data set; to be closed. */
+function loadingOf(options: EvaluateOptions) {
+  const { batchSize, signal } = options
+  const { source, close } = imagesOf(options)
+  return { source: { ...source, ...(batchSize !== undefined && { batchSize }), ...(signal && { signal }) }, close }
 }
 
 async function provenanceOf(
@@ -207,7 +104,7 @@ async function evaluateModel(
   const dataset = await openDataset(spec)
   // refused before the work, not after it
   if (options.report !== undefined) makeFolder(options.report)
-  const { source, close } = imagesOf(options)
+  const { source, close } = loadingOf(options)
   const predict = (own: Dataset, tell?: typeof onProgress): Promise<ZeroShotResult> => {
     const shared = { ...source, ...(tell && { onProgress: tell }) }
     if (model instanceof LoadedClassifier) return classify(model, own, shared)
@@ -256,7 +153,7 @@ async function evaluateRetrieval(model: LoadedModel, options: EvaluateOptions): 
   const { onProgress, resamples, seed = 0 } = options
   const spec = withSplit(options.data)
   const dataset = await openDataset(spec)
-  const { source, close } = imagesOf(options)
+  const { source, close } = loadingOf(options)
   try {
     const captioned = dataset.samples.filter(({ caption }) => caption !== null)
     if (captioned.length === 0) {

@@ -1,14 +1,8 @@
 import { type ImagePooling, pooledFeature } from '../clip/two-tower.js'
-import {
-  DataLoader,
-  type Dataset,
-  type Decoder,
-  type GrayImage,
-  type PreparedImages,
-  type Sample,
-} from '../data/index.js'
+import type { Dataset, GrayImage, Sample } from '../data/index.js'
 import type { ImageEncoder } from '../models/index.js'
 import * as torch from '../torch/index.js'
+import { type EncodeOptions, evaluationLoader } from './evaluation-loader.js'
 import { LoadedClassifier } from './loaded-classifier.js'
 import type { LoadedModel } from './loaded-model.js'
 import type { Heat, MapExample, RetrievalExample } from './report/index.js'
@@ -24,10 +18,8 @@ const MAPS = 5
 const QUERIES = 3
 const FOUND = 5
 
-export interface ExampleSource {
+export interface ExampleSource extends Pick<EncodeOptions, 'decoder' | 'prepared'> {
   readonly dataset: Dataset
-  readonly decoder?: Decoder
-  readonly prepared?: PreparedImages
 }
 
 type Model = LoadedModel | LoadedClassifier
@@ -36,22 +28,9 @@ type Model = LoadedModel | LoadedClassifier
 async function loadImages(
   model: Model,
   samples: readonly Sample[],
-  { dataset, decoder, prepared }: ExampleSource,
+  { dataset, ...source }: ExampleSource,
 ): Promise<{ pixels: torch.Tensor; image: GrayImage }[]> {
-  const { kind, root, findings, classes, problems, hash, open } = dataset
-  const loader = new DataLoader(
-    { kind, root, findings, classes, problems, hash, samples, ...(open && { open }) },
-    {
-      batchSize: 1,
-      seed: 0,
-      training: false,
-      channels: 3,
-      ...model.input,
-      device: model.device,
-      ...(decoder && { decoder }),
-      ...(prepared && { prepared }),
-    },
-  )
+  const loader = evaluationLoader(model, dataset, samples, { ...source, batchSize: 1 })
   const made: { pixels: torch.Tensor; image: GrayImage }[] = []
   for await (const batch of loader) {
     using _ = batch

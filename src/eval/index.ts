@@ -12,14 +12,14 @@ export {
 } from './bootstrap.js'
 export { type ClassifyOptions, type ClassifyResult, classify } from './classify.js'
 export { type CompareOptions, type Comparison, compareRuns, type Run, readRun } from './compare.js'
-export { type EvaluateOptions, type Evaluation, evaluate, type RetrievalEvaluation } from './evaluate.js'
-export { type ClassPrediction, LoadedClassifier } from './loaded-classifier.js'
+export { type Evaluation, evaluate, type RetrievalEvaluation } from './evaluate.js'
+export type { Prediction } from './loaded.js'
+export { LoadedClassifier } from './loaded-classifier.js'
 export {
   type Ensemble,
   LoadedModel,
   type LoadOptions,
   load,
-  type Prediction,
 } from './loaded-model.js'
 export {
   type Measurement,
@@ -30,6 +30,7 @@ export {
   targetIndex,
 } from './measures.js'
 export * as metrics from './metrics.js'
+export type { EvaluateOptions } from './options.js'
 export {
   type ClassPredictions,
   checkPredictions,

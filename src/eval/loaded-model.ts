@@ -1,12 +1,12 @@
 import { join } from 'node:path'
 import { isClassifierFolder, loadClassifier } from '../clip/classifier-files.js'
 import { contextLength, wordsAfterContext } from '../clip/context.js'
-import { type ImageInput, loadModel, readModelFiles, TOKENIZER, TRAINABLE } from '../clip/model-files.js'
+import { type ImageInput, loadModel, readModelFiles, TOKENIZER } from '../clip/model-files.js'
 import type { TextTower } from '../clip/text-tower.js'
 import type { ClassPrompt } from '../data/index.js'
 import { type Logger, TextTokenizer } from '../models/index.js'
-import { sha256OfFile } from '../setup/files.js'
 import * as torch from '../torch/index.js'
+import { Loaded, type Prediction, predictionOf } from './loaded.js'
 import { LoadedClassifier } from './loaded-classifier.js'
 import { type ImageSource, withPixels } from './read-images.js'
 
@@ -24,31 +24,17 @@ export interface LoadOptions {
 /** How several prompts of a class count: their mean embedding, or the mean or the largest of their scores. */
 export type Ensemble = 'mean-embedding' | 'mean-logit' | 'max-logit'
 
-export interface Prediction {
-  /** The class with the highest score. */
-  readonly label: string
-  /** Softmax over the classes, in their order. */
-  readonly probabilities: Readonly<Record<string, number>>
-  /** cosine x exp(logScale), in their order. */
-  readonly logits: Readonly<Record<string, number>>
-  /** What a person should know of the image's file. */
-  readonly warnings: readonly string[]
-}
-
 /** A trained model that is ready to be asked. */
-export class LoadedModel implements Disposable {
+export class LoadedModel extends Loaded<TextTower> {
   /** @internal Use {@link load}. */
   constructor(
-    readonly folder: string,
-    readonly model: TextTower,
+    folder: string,
+    model: TextTower,
     readonly tokenizer: TextTokenizer,
-    readonly input: ImageInput,
-    readonly device: torch.Device,
-  ) {}
-
-  /** SHA-256 of what was trained: names the checkpoint in results. */
-  hash(): Promise<string> {
-    return sha256OfFile(join(this.folder, TRAINABLE))
+    input: ImageInput,
+    device: torch.Device,
+  ) {
+    super(folder, model, input, device)
   }
 
   /**
@@ -118,18 +104,10 @@ export class LoadedModel implements Disposable {
       )
       const logits = scoresOf(this, embeddings, encoded, ensemble)
       encoded.text.dispose()
-      const made = warnings.map((own, row) => {
-        const scores = [...logits.subarray(row * names.length, (row + 1) * names.length)]
-        const highest = Math.max(...scores)
-        const powers = scores.map((score) => Math.exp(score - highest))
-        const sum = powers.reduce((all, each) => all + each, 0)
-        return {
-          label: names[scores.indexOf(highest)]!,
-          probabilities: Object.fromEntries(names.map((name, k) => [name, powers[k]! / sum])),
-          logits: Object.fromEntries(names.map((name, k) => [name, scores[k]!])),
-          warnings: own,
-        }
-      })
+      const C = names.length
+      const made = warnings.map((own, row) =>
+        predictionOf(names, [...logits.subarray(row * C, (row + 1) * C)], 'single', own),
+      )
       return Array.isArray(images) ? made : made[0]!
     } finally {
       embeddings.dispose()
@@ -139,14 +117,6 @@ export class LoadedModel implements Disposable {
   private async encodeWithWarnings(images: ImageSource | readonly ImageSource[]) {
     const { result: embeddings, warnings } = await withPixels(images, this, (pixels) => this.encodePixels(pixels))
     return { embeddings, warnings }
-  }
-
-  dispose(): void {
-    this.model.dispose()
-  }
-
-  [Symbol.dispose](): void {
-    this.dispose()
   }
 }
 

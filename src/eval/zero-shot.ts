@@ -1,7 +1,8 @@
 import { CHEST_TEMPLATE, findingWords, isNoFinding } from '../data/captions/chest.js'
 import type { ClassPrompt, Dataset, Sample } from '../data/index.js'
 import * as torch from '../torch/index.js'
-import { type EncodeOptions, encodeDataset } from './encode-dataset.js'
+import { encodeDataset } from './encode-dataset.js'
+import type { EncodeOptions } from './evaluation-loader.js'
 import { type Ensemble, encodePrompts, type LoadedModel, scoresOf } from './loaded-model.js'
 import type { Predictions } from './predictions.js'
 

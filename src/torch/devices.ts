@@ -1,8 +1,15 @@
 import { type AddonInformation, type MemoryStatistics, native, type Opaque } from './native.js'
+import type { Device } from './types.js'
 
 /** What is loaded: libtorch's version, devices with memory, threads, the processor's instruction set. */
 export function info(): AddonInformation {
   return native.info()
+}
+
+/** A device by its name; 'auto' is a GPU where there is one, else the CPU. */
+export function deviceOf(name: string): Device {
+  if (name !== 'auto') return name as Device
+  return info().cudaAvailable ? 'cuda' : 'cpu'
 }
 
 type StreamId = readonly number[]

@@ -12,7 +12,7 @@ setHelpers({
 })
 
 export * as autograd from './autograd.js'
-export { cuda, info } from './devices.js'
+export { cuda, deviceOf, info } from './devices.js'
 export * as distributed from './distributed/index.js'
 export { TorchError } from './errors.js'
 export * from './factories.js'

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import type { ClassTargets, ClassTask } from '../clip/classifier.js'
 import { isNoFinding } from '../data/captions/chest.js'
 import { byRank } from '../data/datasets/select.js'
-import { BLANK, type Dataset, type Sample, UNCERTAIN } from '../data/index.js'
+import { BLANK, type Dataset, type Sample, UNCERTAIN, withSamples } from '../data/index.js'
 import { balancedWeights } from '../data/loader/order.js'
 import * as torch from '../torch/index.js'
 
@@ -98,15 +98,14 @@ export class ClassLabels {
     if (balance && this.task === 'multi') {
       throw new RangeError(`data.balance: expected one class an image (labels: 'single'), but findings are several`)
     }
-    const { kind, root, findings, classes, problems, open } = dataset
     const known = dataset.samples.filter((sample) => this.valuesOf(sample).some((value) => value !== LEFT_OUT))
     const part = fraction === 1 ? known : this.partOf(known, fraction, seed)
     const samples = keepSize ? Array.from({ length: Math.floor(1 / fraction) }, () => part).flat() : part
     const hash = createHash('sha256').update(dataset.hash)
     for (const { row, path } of samples) hash.update(JSON.stringify([row, path]))
     return {
-      ...{ kind, root, findings, classes, problems, samples, hash: hash.digest('hex') },
-      ...(open && { open }),
+      ...withSamples(dataset, samples),
+      hash: hash.digest('hex'),
       weights: balance ? Float64Array.from(balancedWeights(samples)) : null,
     }
   }

@@ -1,36 +1,28 @@
-import { join } from 'node:path'
 import { Classifier, type ClassTargets, classificationLoss } from '../clip/classifier.js'
 import { type EncoderParts, loadClassifier, loadImageEncoder, saveClassifier } from '../clip/classifier-files.js'
-import { TRAINABLE } from '../clip/model-files.js'
-import { type Batch, DataLoader, type Dataset } from '../data/index.js'
-import { sha256OfFile } from '../setup/files.js'
+import { type Batch, DataLoader, imagesOf, type OpenImages } from '../data/index.js'
 import * as torch from '../torch/index.js'
 import type { ClassLabels } from './class-labels.js'
 import { classMetrics, outcomeOf } from './class-metrics.js'
 import { refuseSplitBatchNorm } from './contrastive-step.js'
-import { type FeatureBatch, FeatureBatches } from './feature-batches.js'
-import { cachedFeatures, type FeatureTable } from './feature-cache.js'
-import { imagesOf } from './image-source.js'
+import type { FeatureBatch } from './feature-batches.js'
+import { featureTask } from './feature-task.js'
 import { type LabelledData, openLabelled } from './labelled-data.js'
 import { inputPicture } from './log/pictures.js'
 import type { FullFineTuneOptions, FullProbeOptions } from './options/index.js'
 import { applyFreezing, ownMemory, parameterGroups } from './parameter-groups.js'
 import { inPrecision } from './precision.js'
 import { seeded } from './random-stream.js'
-import { deviceOf, type RunContext } from './run.js'
+import type { RunContext } from './run.js'
 import type { StepOutcome, StepTools, Task } from './task.js'
 import { freezeUnusedOfImage } from './towers.js'
+import { judgedBy } from './validation-data.js'
 
 /*
  * Linear probe and fine-tuning: a linear layer to the classes on the pooled feature before the projection.
  */
 
 type Options = FullProbeOptions | FullFineTuneOptions
-
-/** In a run's folder. */
-const FEATURES = 'features'
-/** Images that go through a frozen encoder at once. */
-const FROZEN_BATCH = 64
 
 /** What both stages begin with. Nothing of the run's folder is touched. */
 interface Beginning extends LabelledData {
@@ -40,7 +32,7 @@ interface Beginning extends LabelledData {
 }
 
 async function begin(options: Options, context: RunContext, from: string | null): Promise<Beginning> {
-  const device = deviceOf(options.device)
+  const device = torch.deviceOf(options.device)
   const { labels, dataset, held } = await openLabelled(options, context)
   const { model, ...parts } = await modelOf(options, labels, device, context, from)
   ownMemory(model)
@@ -65,11 +57,6 @@ async function modelOf(
   return { model, ...parts }
 }
 
-const judge = ({ validation }: Options): Task['judgedBy'] => ({
-  metric: validation?.metric ?? 'loss',
-  better: validation === null || validation.metric === 'loss' ? 'lower' : 'higher',
-})
-
 /**
  * A linear layer on the features of a frozen encoder, which are computed once and without augmentation.
  *
@@ -80,98 +67,30 @@ export async function linearProbeTask(
   context: RunContext,
   from: string | null,
 ): Promise<Task<FeatureBatch>> {
-  const { model, device, labels, dataset, held, parts } = await begin(options, context, from)
-  const { batchSize, seed, precision } = options
-  const tables: FeatureTable[] = []
-  const close = async () => {
-    torch.dispose(tables.map(({ features }) => features))
-    model.dispose()
-  }
+  const { model, device, parts, ...data } = await begin(options, context, from)
   try {
     model.eval()
     model.image.requiresGrad_(false)
-    const encoderHash = await sha256OfFile(join(options.from, TRAINABLE))
-    const images = imagesOf(options)
-    try {
-      for (const each of held === null ? [dataset] : [dataset, held]) {
-        tables.push(await featuresOf(each, { model, parts, encoderHash, device, options, images, context }))
-      }
-    } finally {
-      await images.close()
-    }
-    const [table, heldTable] = tables
-    return {
-      model,
-      groups: parameterGroups(model, options.optimizer),
-      batches: new FeatureBatches(table!, { batchSize, seed, device }),
-      logScale: null,
-      start: { images: table!.samples.length, captions: null, figures: null },
-      async step(batch, { random, pause, scaleLoss }) {
-        await pause()
-        return torch.scope(() => {
-          const { targets, count } = labels.targetsOf(batch.samples, device)
-          const logits = random.run(() => inPrecision(precision, device, () => model.classify(batch.features)))
-          const loss = classificationLoss(logits, targets).div(Math.max(1, count))
-          ;(scaleLoss?.(loss) ?? loss).backward()
-          return outcomeOf(loss.detach(), logits.detach(), targets)
-        })
+    return await featureTask(
+      {
+        model,
+        encoder: model.image,
+        pooling: parts.pooling,
+        input: parts.input,
+        device,
+        data,
+        captions: null,
+        logScale: null,
+        classify: (features) => model.classify(features),
+        saveModel: (folder) => saveClassifier(folder, model, { ...parts, stage: options.stage }),
       },
-      validate:
-        heldTable === undefined
-          ? null
-          : async () =>
-              torch.scope(() =>
-                torch.noGrad(() =>
-                  classMetrics(
-                    model.classify(
-                      heldTable.gather(
-                        heldTable.samples.map((_, index) => index),
-                        device,
-                      ),
-                    ),
-                    labels,
-                    heldTable.samples,
-                  ),
-                ),
-              ),
-      judgedBy: judge(options),
-      saveModel: (folder) => saveClassifier(folder, model, { ...parts, stage: options.stage }),
-      close,
-    }
+      options,
+      context,
+    )
   } catch (error) {
-    await close()
+    model.dispose()
     throw error
   }
-}
-
-interface FeatureContext extends Pick<Beginning, 'model' | 'parts' | 'device'> {
-  readonly encoderHash: string
-  readonly options: FullProbeOptions
-  readonly images: ReturnType<typeof imagesOf>
-  readonly context: RunContext
-}
-
-function featuresOf(
-  dataset: Dataset,
-  { model, parts, encoderHash, device, options, images, context }: FeatureContext,
-): Promise<FeatureTable> {
-  const { emit, signal } = context
-  return cachedFeatures({
-    encoder: model.image,
-    encoderHash,
-    pooling: parts.pooling,
-    dataset,
-    loader: {
-      ...images.source,
-      ...parts.input,
-      batchSize: FROZEN_BATCH,
-      device,
-      maxProblems: options.maxProblems,
-      ...(signal && { signal }),
-    },
-    folder: join(options.out, FEATURES),
-    onProgress: (images, total) => emit({ type: 'progress', what: 'features', images, total }),
-  })
 }
 
 /**
@@ -186,7 +105,7 @@ export async function fineTuneTask(
 ): Promise<Task<Batch>> {
   const { model, device, labels, dataset, held, parts } = await begin(options, context, from)
   const { batchSize, microBatch = batchSize, seed, augment } = options
-  let images: ReturnType<typeof imagesOf> | null = null
+  let images: OpenImages | null = null
   const close = async () => {
     await images?.close()
     model.dispose()
@@ -217,7 +136,7 @@ export async function fineTuneTask(
       start: { images: dataset.samples.length, captions: null, figures: null },
       step: (batch, tools) => classificationStep(model, labels, batch, { ...tools, microBatch, device, options }),
       validate: heldBatches && ((pause) => validateClassifier(model, labels, heldBatches, pause)),
-      judgedBy: judge(options),
+      judgedBy: judgedBy(options.validation),
       saveModel: (folder) => saveClassifier(folder, model, { ...parts, stage: options.stage }),
       picture: (batch, step) =>
         inputPicture({ ...batch, captions: batch.samples.map((sample) => namesOf(sample, labels)) }, step),

@@ -1,5 +1,5 @@
 import type { LoaderState, Sample } from '../data/index.js'
-import { cumulative, epochOrder } from '../data/loader/order.js'
+import { checkedState, cumulative, epochOrder, stateAt } from '../data/loader/order.js'
 import type * as torch from '../torch/index.js'
 import type { FeatureTable } from './feature-cache.js'
 import type { Batches, TaskBatch } from './task.js'
@@ -53,22 +53,12 @@ export class FeatureBatches implements Batches<FeatureBatch> {
   }
 
   state(): LoaderState {
-    const isOver = this.#position >= this.batchesPerEpoch
-    return {
-      epoch: isOver ? this.#epoch + 1 : this.#epoch,
-      position: isOver ? 0 : this.#position,
-      identity: this.#identity,
-    }
+    return stateAt(this.#epoch, this.#position, this.batchesPerEpoch, this.#identity)
   }
 
   /** @throws where the state is of other features, another seed, order or batch size */
   resume(state: unknown): void {
-    const { epoch, position, identity } = state as LoaderState
-    if (identity !== this.#identity) {
-      throw new Error(
-        `expected to go on with the same features, seed and batches (${this.#identity}), but the state is of others (${identity})`,
-      )
-    }
+    const { epoch, position } = checkedState(state as LoaderState, this.#identity, 'features')
     this.#epoch = epoch
     this.#position = position
   }

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { accessSync, constants, existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { type ImagePooling, imageFeature } from '../clip/two-tower.js'
-import { DataLoader, type Dataset, type LoaderOptions, type Sample } from '../data/index.js'
+import { DataLoader, type Dataset, type LoaderOptions, type Sample, withSamples } from '../data/index.js'
 import type { ImageEncoder } from '../models/index.js'
 import { messageOf } from '../setup/errors.js'
 import { makeFolders } from '../setup/files.js'
@@ -141,9 +141,7 @@ async function computeFeatures(
   path: string,
   key: string,
 ): Promise<void> {
-  const { kind, root, findings, classes, problems, hash, open } = dataset
-  const distinct: Dataset = { kind, root, findings, classes, samples, problems, hash, ...(open && { open }) }
-  const batches = new DataLoader(distinct, {
+  const batches = new DataLoader(withSamples(dataset, samples), {
     ...loader,
     batchSize: Math.min(loader.batchSize, samples.length),
     seed: 0,

@@ -1,6 +1,7 @@
 import { retrievalAccuracy } from '../clip/loss.js'
 import { saveModel } from '../clip/model-files.js'
-import { type Batch, DataLoader, type DatasetSpec, DecoderPool, openDataset, PreparedImages } from '../data/index.js'
+import { type Batch, DataLoader, type DatasetSpec, imagesOf, openDataset } from '../data/index.js'
+import * as torch from '../torch/index.js'
 import { CaptionTokens } from './caption-tokens.js'
 import { contrastiveStep } from './contrastive-step.js'
 import { Corpus, checkCorpus, checkSharing } from './corpus.js'
@@ -9,11 +10,11 @@ import { inputPicture } from './log/pictures.js'
 import type { FullPretrainOptions } from './options/index.js'
 import { ownMemory, parameterGroups } from './parameter-groups.js'
 import { seeded } from './random-stream.js'
-import { deviceOf, type RunContext } from './run.js'
+import type { RunContext } from './run.js'
 import type { Task } from './task.js'
 import { buildTowers, resumeTowers } from './towers.js'
 import { validate } from './validate.js'
-import { validationData } from './validation-data.js'
+import { judgedBy, validationData } from './validation-data.js'
 import { trainsMoreThanSaved, WholeAdapter } from './whole-adapter.js'
 
 /**
@@ -27,13 +28,13 @@ export async function pretrainTask(
   from: string | null,
 ): Promise<Task<Batch>> {
   const { data, batchSize, microBatch, seed, imageSize, resize, augment, targets, precision } = options
-  const device = deviceOf(options.device)
+  const device = torch.deviceOf(options.device)
   const spec = { maxProblems: options.maxProblems, ...data } as unknown as DatasetSpec
   const dataset = await openDataset(spec)
-  const decoder = options.prepared === undefined ? new DecoderPool({ workers: options.workers }) : undefined
+  const images = imagesOf(options)
   try {
     const shared = {
-      ...(decoder === undefined ? { prepared: PreparedImages.open(options.prepared!) } : { decoder }),
+      ...images.source,
       batchSize,
       seed,
       resize,
@@ -93,21 +94,18 @@ export async function pretrainTask(
           const { maximumImages } = validation!
           return validate(model, validationBatches, tokens, { targets, maximumImages, pause })
         }),
-      judgedBy: {
-        metric: validation?.metric ?? 'loss',
-        better: validation === null || validation.metric === 'loss' ? 'lower' : 'higher',
-      },
+      judgedBy: judgedBy(validation),
       saveModel: (folder) => saveModel(folder, model, files),
       picture: inputPicture,
       async close() {
-        await decoder?.close()
+        await images.close()
         corpus?.[Symbol.dispose]()
         adapter?.[Symbol.dispose]()
         model.dispose()
       },
     }
   } catch (error) {
-    await decoder?.close()
+    await images.close()
     throw error
   }
 }

@@ -1,49 +1,32 @@
 import { existsSync } from 'node:fs'
 import { isAbsolute, join, resolve } from 'node:path'
-import { classificationLoss } from '../clip/classifier.js'
 import { addContext, contextVectors, wordsAfterContext } from '../clip/context.js'
 import { retrievalAccuracy, START_LOG_SCALE, similarityScores } from '../clip/loss.js'
-import {
-  loadModel,
-  readModelFiles,
-  type SaveModelOptions,
-  saveModel,
-  TOKENIZER,
-  TRAINABLE,
-} from '../clip/model-files.js'
+import { loadModel, readModelFiles, type SaveModelOptions, saveModel, TOKENIZER } from '../clip/model-files.js'
 import type { TextTower, TokenSequences } from '../clip/text-tower.js'
 import { findingWords } from '../data/captions/chest.js'
-import { type Batch, DataLoader, type Dataset, type DatasetSpec, openDataset } from '../data/index.js'
+import { type Batch, DataLoader, type Dataset, type DatasetSpec, imagesOf, openDataset } from '../data/index.js'
 import { TextTokenizer } from '../models/index.js'
-import { sha256OfFile } from '../setup/files.js'
 import * as torch from '../torch/index.js'
 import { CaptionTokens } from './caption-tokens.js'
 import type { ClassLabels } from './class-labels.js'
-import { classMetrics, outcomeOf } from './class-metrics.js'
 import { contrastiveStep } from './contrastive-step.js'
-import { type FeatureBatch, FeatureBatches } from './feature-batches.js'
-import { cachedFeatures, type FeatureTable } from './feature-cache.js'
-import { imagesOf } from './image-source.js'
+import type { FeatureBatch } from './feature-batches.js'
+import { featureTask } from './feature-task.js'
 import { openLabelled } from './labelled-data.js'
 import { inputPicture } from './log/pictures.js'
 import type { FullPromptOptions } from './options/index.js'
 import { ownMemory, parameterGroups } from './parameter-groups.js'
-import { inPrecision } from './precision.js'
 import { seeded } from './random-stream.js'
-import { deviceOf, type RunContext } from './run.js'
+import type { RunContext } from './run.js'
 import type { Task } from './task.js'
 import { freezeUnusedOfImage } from './towers.js'
 import { validate } from './validate.js'
-import { validationData } from './validation-data.js'
+import { judgedBy, validationData } from './validation-data.js'
 
 /*
  * Prompt tuning: a learned context in place of the template before labels' words (Du et al., MICCAI 2024, section 2.3).
  */
-
-/** In a run's folder. */
-const FEATURES = 'features'
-/** Images that go through a frozen encoder at once. */
-const FROZEN_BATCH = 64
 
 interface Beginning {
   readonly device: torch.Device
@@ -58,7 +41,7 @@ interface Beginning {
  * contrastive objective the image encoder, its projection and the temperature.
  */
 async function begin(options: FullPromptOptions, context: RunContext, from: string | null): Promise<Beginning> {
-  const device = deviceOf(options.device)
+  const device = torch.deviceOf(options.device)
   const folder = from ?? options.from
   const files = readModelFiles(folder)
   const trainable = options.objective === 'contrastive'
@@ -96,11 +79,6 @@ export function promptTask(
     : contrastiveTask(options, context, from)
 }
 
-const judge = ({ validation }: FullPromptOptions): Task['judgedBy'] => ({
-  metric: validation?.metric ?? 'loss',
-  better: validation === null || validation.metric === 'loss' ? 'lower' : 'higher',
-})
-
 /** What a class is told by: its words; of a finding beside others also its negation. */
 function classTexts(dataset: Dataset, labels: ClassLabels): string[] {
   if (labels.task === 'multi') {
@@ -133,78 +111,28 @@ async function classificationTask(
   from: string | null,
 ): Promise<Task<FeatureBatch>> {
   const { device, model, tokens, files } = await begin(options, context, from)
-  const { batchSize, seed, precision } = options
-  const tables: FeatureTable[] = []
-  const close = async () => {
-    torch.dispose(tables.map(({ features }) => features))
-    model.dispose()
-  }
   try {
     model.eval()
-    const { labels, dataset, held } = await openLabelled({ ...options, isNegated: true }, context)
-    const texts = await tokens.encode(classTexts(dataset, labels))
-    const encoderHash = await sha256OfFile(join(options.from, TRAINABLE))
-    const images = imagesOf(options)
-    try {
-      for (const each of held === null ? [dataset] : [dataset, held]) {
-        tables.push(
-          await cachedFeatures({
-            encoder: model.image,
-            encoderHash,
-            pooling: model.imagePooling,
-            dataset: each,
-            loader: {
-              ...images.source,
-              ...files.input!,
-              batchSize: FROZEN_BATCH,
-              device,
-              maxProblems: options.maxProblems,
-              ...(context.signal && { signal: context.signal }),
-            },
-            folder: join(options.out, FEATURES),
-            onProgress: (images, total) => context.emit({ type: 'progress', what: 'features', images, total }),
-          }),
-        )
-      }
-    } finally {
-      await images.close()
-    }
-    const [table, heldTable] = tables
-    return {
-      model,
-      groups: parameterGroups(model, options.optimizer),
-      batches: new FeatureBatches(table!, { batchSize, seed, device }),
-      logScale: model.logit_scale,
-      start: { images: table!.samples.length, captions: texts.length, figures: null },
-      async step(batch, { random, pause, scaleLoss }) {
-        await pause()
-        return torch.scope(() => {
-          const { targets, count } = labels.targetsOf(batch.samples, device)
-          const scores = random.run(() =>
-            inPrecision(precision, device, () => classScores(model, model.projectImage(batch.features), texts, labels)),
-          )
-          const loss = classificationLoss(scores, targets).div(Math.max(1, count))
-          ;(scaleLoss?.(loss) ?? loss).backward()
-          return outcomeOf(loss.detach(), scores.detach(), targets)
-        })
+    const data = await openLabelled({ ...options, isNegated: true }, context)
+    const texts = await tokens.encode(classTexts(data.dataset, data.labels))
+    return await featureTask(
+      {
+        model,
+        encoder: model.image,
+        pooling: model.imagePooling,
+        input: files.input!,
+        device,
+        data,
+        captions: texts.length,
+        logScale: model.logit_scale,
+        classify: (features) => classScores(model, model.projectImage(features), texts, data.labels),
+        saveModel: (folder) => saveModel(folder, model, files),
       },
-      validate:
-        heldTable === undefined
-          ? null
-          : async () =>
-              torch.scope(() =>
-                torch.noGrad(() => {
-                  const features = heldTable.gather([...heldTable.samples.keys()], device)
-                  const scores = classScores(model, model.projectImage(features), texts, labels)
-                  return classMetrics(scores, labels, heldTable.samples)
-                }),
-              ),
-      judgedBy: judge(options),
-      saveModel: (folder) => saveModel(folder, model, files),
-      close,
-    }
+      options,
+      context,
+    )
   } catch (error) {
-    await close()
+    model.dispose()
     throw error
   }
 }
@@ -276,7 +204,7 @@ async function contrastiveTask(
           const found = await validate(model, heldBatches, bare, { targets, maximumImages, pause })
           return { ...found, accuracy: found.accuracy1! }
         }),
-      judgedBy: judge(options),
+      judgedBy: judgedBy(validation),
       saveModel: (folder) => saveModel(folder, model, files),
       picture: inputPicture,
       close,

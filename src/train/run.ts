@@ -41,11 +41,6 @@ export interface RunContext {
 
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve))
 
-export function deviceOf(name: string): torch.Device {
-  if (name !== 'auto') return name as torch.Device
-  return torch.info().cudaAvailable ? 'cuda' : 'cpu'
-}
-
 /** The run around a stage: steps with their rates, validation, logs, checkpoints, stops. */
 export class Run<Batch extends TaskBatch> {
   readonly #log: StepLog
@@ -71,7 +66,7 @@ export class Run<Batch extends TaskBatch> {
     from: string | null,
   ) {
     const { steps, optimizer, seed, precision, ema } = options
-    const device = deviceOf(options.device)
+    const device = torch.deviceOf(options.device)
     this.#state = {
       task,
       optimizer: makeOptimizer(task, options),

@@ -1,6 +1,7 @@
 import { type DatasetSpec, openDataset } from '../data/index.js'
 import { messageOf } from '../setup/errors.js'
 import type { RunContext } from './run.js'
+import type { Task } from './task.js'
 
 /** The data set's own validation part, all of it. Null where none is asked for, or it has none: then with a warning. */
 export async function validationData(
@@ -15,4 +16,10 @@ export async function validationData(
     emit({ type: 'warning', message: `the run is not validated: ${messageOf(error)}` })
     return null
   }
+}
+
+/** What a run's best checkpoint is the best by. */
+export function judgedBy(validation: { readonly metric: string } | null): Task['judgedBy'] {
+  const metric = validation?.metric ?? 'loss'
+  return { metric, better: metric === 'loss' ? 'lower' : 'higher' }
 }

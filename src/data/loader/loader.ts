@@ -10,7 +10,16 @@ import { imagesOfKind } from '../shards/format.js'
 import { PreparedImages } from '../shards/prepared.js'
 import type { ShardWriter } from '../shards/writer.js'
 import type { Batch, LoaderOptions, LoaderState, LoaderStatistics } from './options.js'
-import { balancedWeights, cumulative, epochOrder, type ShardOptions, shardOf, shareOf } from './order.js'
+import {
+  balancedWeights,
+  checkedState,
+  cumulative,
+  epochOrder,
+  type ShardOptions,
+  shardOf,
+  shareOf,
+  stateAt,
+} from './order.js'
 import { sourceOf } from './source.js'
 
 export type { Batch, LoaderOptions, LoaderState, LoaderStatistics } from './options.js'
@@ -128,24 +137,12 @@ export class DataLoader implements AsyncIterable<Batch> {
 
   /** To go on from with {@link resume}, after the batch that was given last. */
   state(): LoaderState {
-    const isOver = this.#position >= this.batchesPerEpoch
-    return {
-      epoch: isOver ? this.#epoch + 1 : this.#epoch,
-      position: isOver ? 0 : this.#position,
-      identity: this.#identity,
-    }
+    return stateAt(this.#epoch, this.#position, this.batchesPerEpoch, this.#identity)
   }
 
   /** @throws where the state is of another data set, seed, order, batch size or number of processes */
-  resume({ epoch, position, identity }: LoaderState): void {
-    if (identity !== this.#identity) {
-      throw new Error(
-        `expected to go on with the same data, seed and batches (${this.#identity}), but the state is of others (${identity})`,
-      )
-    }
-    if (!(Number.isInteger(epoch) && epoch >= 0 && Number.isInteger(position) && position >= 0)) {
-      throw new RangeError(`expected an epoch and a position from 0, but received ${epoch} and ${position}`)
-    }
+  resume(state: LoaderState): void {
+    const { epoch, position } = checkedState(state, this.#identity, 'data')
     this.#refuseSecond()
     this.#epoch = epoch
     this.#position = position

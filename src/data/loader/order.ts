@@ -1,5 +1,6 @@
 import { Random } from '../random.js'
 import type { Sample } from '../sample.js'
+import type { LoaderState } from './options.js'
 
 /**
  * In which order images are seen: as they are; shuffled anew in each epoch; drawn with replacement so that every class is as
@@ -86,4 +87,29 @@ export function shareOf(count: number, { rank, worldSize, batchSize, dropLast }:
 export function shardOf(order: Int32Array, options: ShardOptions): Int32Array {
   const share = shareOf(order.length, options)
   return Int32Array.from({ length: share }, (_, at) => order[at * options.worldSize + options.rank]!)
+}
+
+/** Where a run is that gave so many batches of an epoch; after the last one, at the next epoch's first. */
+export function stateAt(epoch: number, position: number, batchesPerEpoch: number, identity: string): LoaderState {
+  const isOver = position >= batchesPerEpoch
+  return { epoch: isOver ? epoch + 1 : epoch, position: isOver ? 0 : position, identity }
+}
+
+/**
+ * A state that is of the same batches.
+ *
+ * @param what they are of, in words: 'data'
+ * @throws where it is of others, or is no state
+ */
+export function checkedState(state: LoaderState, wanted: string, what: string): LoaderState {
+  const { epoch, position, identity } = state
+  if (identity !== wanted) {
+    throw new Error(
+      `expected to go on with the same ${what}, seed and batches (${wanted}), but the state is of others (${identity})`,
+    )
+  }
+  if (!(Number.isInteger(epoch) && epoch >= 0 && Number.isInteger(position) && position >= 0)) {
+    throw new RangeError(`expected an epoch and a position from 0, but received ${epoch} and ${position}`)
+  }
+  return state
 }

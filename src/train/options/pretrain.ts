@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import type { AdapterConfig } from '../../peft/index.js'
-import { checkWarmup, count, data, optimizer, patterns, running } from './shared.js'
+import { checkWarmup, count, data, optimizer, patterns, running, validationBy } from './shared.js'
 
 /*
  * Options of pre-training. Defaults are the published recipe's (Du et al., MICCAI
@@ -101,16 +101,7 @@ const orName = <Schema extends z.ZodType>(schema: Schema) =>
 const pretrainOptions = z.strictObject({
   stage: z.literal('pretrain'),
   data,
-  /** Which split of the same data says how it goes, and by which of its metrics a checkpoint is the best. null: none. */
-  validation: z
-    .strictObject({
-      split: z.enum(['train', 'valid', 'test']).default('valid'),
-      metric: z.enum(['loss', 'accuracy1', 'accuracy5']).default('loss'),
-      every: count.optional(),
-      maximumImages: count.default(2_000),
-    })
-    .nullable()
-    .prefault({}),
+  validation: validationBy('accuracy1', 'accuracy5'),
   image: orName(imageTower),
   text: orName(textTower),
   peft: peftSchema.nullable().default({ type: 'lora', r: 8, alpha: 32, dropout: 0.1, rslora: false, dora: false }),
@@ -133,10 +124,6 @@ const pretrainOptions = z.strictObject({
   augment: z.boolean().default(true),
   resize: z.enum(['published', 'crop']).default('published'),
   imageSize: count.default(224),
-  ema: z
-    .strictObject({ decay: z.number().min(0).lt(1) })
-    .nullable()
-    .default(null),
   freeze: patterns,
   unfreeze: patterns,
   ...running,

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { checkWarmup, count, data, optimizer, running } from './shared.js'
+import { checkWarmup, count, data, labelling, optimizer, running, validationBy } from './shared.js'
 
 /*
  * Options of prompt tuning. Defaults are the paper's (Du et al., MICCAI 2024, section 2.3) and the published command's.
@@ -20,23 +20,9 @@ const promptOptions = z.strictObject({
    * published code): pre-training goes on, with the image encoder, on captions.
    */
   objective: z.enum(['classification', 'contrastive']).default('classification'),
-  /** 'single': one class an image. 'multi': each finding by itself, against its negation. Default: by the data. */
-  labels: z.enum(['single', 'multi']).optional(),
-  /** Of 'multi': which findings. Default: all of the data's. */
-  findings: z.array(z.string()).min(1).optional(),
-  /** Of 'multi': what uncertain and blank findings count as. */
-  uncertain: z.enum(['exclude', 'negative', 'positive']).default('exclude'),
-  blank: z.enum(['exclude', 'negative']).default('negative'),
-  /** Which split of the same data says how it goes, and by which of its metrics a checkpoint is the best. null: none. */
-  validation: z
-    .strictObject({
-      split: z.enum(['train', 'valid', 'test']).default('valid'),
-      metric: z.enum(['loss', 'accuracy', 'auc']).default('loss'),
-      every: count.optional(),
-      maximumImages: count.default(2_000),
-    })
-    .nullable()
-    .prefault({}),
+  /** Of 'multi' each finding against its negation. */
+  ...labelling,
+  validation: validationBy('accuracy', 'auc'),
   batchSize: count.default(72),
   /** Of the contrastive objective: images that go through the encoder at once. Default: the batch. */
   microBatch: count.optional(),
@@ -59,10 +45,6 @@ const promptOptions = z.strictObject({
   /** Of the contrastive objective. */
   targets: z.enum(['identity', 'same-caption']).default('same-caption'),
   augment: z.boolean().default(true),
-  ema: z
-    .strictObject({ decay: z.number().min(0).lt(1) })
-    .nullable()
-    .default(null),
   ...running,
 })
 

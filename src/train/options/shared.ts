@@ -29,6 +29,33 @@ export const optimizer = z.strictObject({
   layerDecay: z.number().positive().max(1).default(1),
 })
 
+/** Options of the optimizer with other defaults than pre-training's. */
+export const optimizerWith = (defaults: object) =>
+  z.preprocess((value) => ({ ...defaults, ...(value as object | undefined) }), optimizer).prefault({})
+
+/** Which split of the same data says how a run goes, and by which of its metrics a checkpoint is the best. null: none. */
+export const validationBy = <const Others extends readonly string[]>(...others: Others) =>
+  z
+    .strictObject({
+      split: z.enum(['train', 'valid', 'test']).default('valid'),
+      metric: z.enum(['loss', ...others]).default('loss'),
+      every: count.optional(),
+      maximumImages: count.default(2_000),
+    })
+    .nullable()
+    .prefault({})
+
+/** What of the labels is learned, by the stages that learn them. */
+export const labelling = {
+  /** 'single': one class an image. 'multi': each finding by itself. Default: by the data. */
+  labels: z.enum(['single', 'multi']).optional(),
+  /** Of 'multi': which findings. Default: all of the data's. */
+  findings: z.array(z.string()).min(1).optional(),
+  /** Of 'multi': what uncertain and blank findings count as. */
+  uncertain: z.enum(['exclude', 'negative', 'positive']).default('exclude'),
+  blank: z.enum(['exclude', 'negative']).default('negative'),
+}
+
 export const data = z.looseObject({ kind: z.string(), root: z.string().min(1) })
 
 export const running = {
@@ -52,6 +79,11 @@ export const running = {
   workers: z.number().int().min(0).optional(),
   /** A folder that `cleft prepare` made. */
   prepared: z.string().optional(),
+  /** Moving averages of what trains, by which the run is validated. */
+  ema: z
+    .strictObject({ decay: z.number().min(0).lt(1) })
+    .nullable()
+    .default(null),
 }
 
 interface WarmupOptions {
