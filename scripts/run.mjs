@@ -96,8 +96,17 @@ const tasks = {
   compile() {
     ensurePackages()
     // Anew, or what was compiled from sources that are gone would be packed too.
-    rmSync(join(root, 'dist'), { recursive: true, force: true })
+    const dist = join(root, 'dist')
+    // Bundles lie in dist/ too, and are not ours to remove.
+    const compiled = existsSync(dist) ? readdirSync(dist).filter((entry) => !entry.includes('.tar.xz')) : []
+    for (const entry of compiled) rmSync(join(dist, entry), { recursive: true, force: true })
     compile()
+  },
+  /** One archive for a machine without a network. */
+  bundle(parameters) {
+    tasks.compile()
+    cleft('setup', '--if-needed')
+    run(process.execPath, ['scripts/bundle/main.mjs', ...parameters])
   },
   quickstart(parameters) {
     prepare()

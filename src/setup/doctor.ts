@@ -1,7 +1,8 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { chooseBuilder, findCompiler, locateAddon } from './addon.js'
+import { locateAddon } from './addon.js'
+import { chooseBuilder, findCompiler } from './builders.js'
 import { messageOf } from './errors.js'
 import { onEarlyExit } from './exit.js'
 import { findExecutable } from './files.js'
@@ -189,7 +190,13 @@ export async function diagnose(): Promise<Diagnosis> {
   const threads = addon.info
     ? good('threads', `${addon.info.threads} of ${cpus().length} processors, kernels for ${addon.info.cpuCapability}`)
     : good('threads', `${cpus().length} processors; libtorch's own number is known when the add-on loads`)
-  const checks = [checkNode(), python, compiler, tool, libtorchCheck, addon.check, devices, threads, checkProcessor()]
+  // Where the add-on loads, nothing has to be built.
+  const needless = (check: Check): Check =>
+    check.ok || !addon.check.ok
+      ? check
+      : { ...check, ok: true, found: `${check.found}; only needed to build the add-on` }
+  const building = [compiler, tool].map(needless)
+  const checks = [checkNode(), python, ...building, libtorchCheck, addon.check, devices, threads, checkProcessor()]
   return { ok: checks.every((check) => check.ok), checks }
 }
 

@@ -1,4 +1,5 @@
-import { type AddonInformation, type MemoryStatistics, native, type Opaque } from './native.js'
+import { type AddonInformation, type MemorySegment, type MemoryStatistics, native, type Opaque } from './native.js'
+import { handleOf, type Tensor } from './tensor.js'
 import type { Device } from './types.js'
 
 /** What is loaded: libtorch's version, devices with memory, threads, the processor's instruction set. */
@@ -47,6 +48,14 @@ export class Stream {
     return event
   }
 
+  /**
+   * Keeps the memory of a tensor that this stream uses and another one made from being given to others until this one has
+   * done with it, though the tensor is freed before.
+   */
+  keepAlive(tensor: Tensor): void {
+    native.recordStream(handleOf(tensor, 'Stream.keepAlive', 'tensor'), this.id)
+  }
+
   /** Runs a function with this as the current stream. */
   run<T>(run: () => T): T {
     const before = native.currentStream(this.id[1] ?? null)
@@ -89,7 +98,7 @@ export class Event {
 }
 
 /** GPUs. Functions other than isAvailable() and deviceCount() are RangeErrors where there is none. */
-export const cuda = {
+export const devices = {
   isAvailable: (): boolean => native.deviceCount() > 0,
   deviceCount: (): number => native.deviceCount(),
   currentDevice: (): number => native.currentDevice(),
@@ -101,6 +110,13 @@ export const cuda = {
   /** Bytes: allocated to tensors, reserved from the driver, their peaks, free and total of the device. */
   memoryStatistics: (device: number | null = null): MemoryStatistics => native.memoryStatistics(device),
   resetPeakMemory: (device: number | null = null): void => native.resetPeakMemory(device),
+  /** The share of a device's memory that this process may take. */
+  memoryFraction: (device: number | null = null): number => native.memoryFraction(device),
+  /** Sets it, above 0 and up to 1: more than that is out of memory though the device has some left. */
+  setMemoryFraction: (fraction: number, device: number | null = null): void =>
+    native.setMemoryFraction(fraction, device),
+  /** What the caching allocator got from the driver, piece by piece, and what lies there: for finding fragmentation. */
+  memorySnapshot: (): MemorySegment[] => native.memorySnapshot(),
   Stream,
   Event,
 }

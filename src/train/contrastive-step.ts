@@ -58,7 +58,8 @@ export async function contrastiveStep(
   const total = batch.pixels.size(0)
   if (microBatch < total) refuseSplitBatchNorm(model)
   using scope = new torch.Scope()
-  const run = <T>(work: () => T): T => scope.run(() => random.run(() => cast(model, options, work)))
+  // only what is returned lives on: what a layer leaves is freed as soon as the backward has passed it
+  const run = <T>(work: () => T): T => scope.run(() => random.run(() => torch.scope(() => cast(model, options, work))))
   const feature = (start: number) =>
     imageFeature(
       model.image,
@@ -79,7 +80,7 @@ export async function contrastiveStep(
   const before: Tensor[][] = []
   for (const start of starts) {
     before.push(scope.run(() => random.state()))
-    parts.push(run(() => torch.noGrad(() => torch.scope(() => feature(start)))))
+    parts.push(run(() => torch.noGrad(() => feature(start))))
     await pause()
   }
   const trains = model.image.parameters().some(({ requiresGrad }) => requiresGrad)
@@ -93,12 +94,10 @@ export async function contrastiveStep(
   for (const [index, start] of starts.entries()) {
     await pause()
     random.restore(before[index]!)
-    run(() =>
-      torch.scope(() => {
-        const again = feature(start)
-        again.backward(features.grad!.narrow(0, start, again.size(0)).to(again.dtype))
-      }),
-    )
+    run(() => {
+      const again = torch.scope(() => feature(start))
+      again.backward(features.grad!.narrow(0, start, again.size(0)).to(again.dtype))
+    })
   }
   random.restore(after)
   return torch.keep({ loss: result.loss.detach(), scores: result.scores.detach() })
