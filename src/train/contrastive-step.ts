@@ -61,11 +61,13 @@ export async function contrastiveStep(
   // only what is returned lives on: what a layer leaves is freed as soon as the backward has passed it
   const run = <T>(work: () => T): T => scope.run(() => random.run(() => torch.scope(() => cast(model, options, work))))
   const feature = (start: number) =>
-    imageFeature(
-      model.image,
-      batch.pixels.narrow(0, start, Math.min(microBatch, total - start)),
-      model.imagePooling,
-      forward,
+    torch.scope(() =>
+      imageFeature(
+        model.image,
+        batch.pixels.narrow(0, start, Math.min(microBatch, total - start)),
+        model.imagePooling,
+        forward,
+      ),
     )
   const starts = Array.from({ length: Math.ceil(total / microBatch) }, (_, k) => k * microBatch)
 
@@ -95,7 +97,7 @@ export async function contrastiveStep(
     await pause()
     random.restore(before[index]!)
     run(() => {
-      const again = torch.scope(() => feature(start))
+      const again = feature(start)
       again.backward(features.grad!.narrow(0, start, again.size(0)).to(again.dtype))
     })
   }
@@ -109,7 +111,7 @@ function lossOf(
   { texts, corpus, ...targets }: ContrastiveBatch,
   { regularizer }: StepOptions,
 ): StepResult {
-  const [image, text] = [model.projectImage(feature), model.encodeText(texts)]
+  const [image, text] = [model.projectImage(feature), torch.scope(() => model.encodeText(texts))]
   const { loss, scores } = corpus
     ? corpusLoss(image, text, model.logit_scale, { ...targets, ...corpus })
     : contrastiveLoss(image, text, model.logit_scale, targets)

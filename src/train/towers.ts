@@ -117,7 +117,8 @@ export async function textTower(
 }
 
 /** A folder or a file as it is; the folder of what has a model's name. */
-const tokenizerPlace = async (name: string): Promise<string> => (existsSync(name) ? name : pretrainedFolder(name))
+export const tokenizerPlace = async (name: string): Promise<string> =>
+  existsSync(name) ? name : pretrainedFolder(name)
 
 /** The frozen language model as checkpoints name it, and where its tokenizer is: a folder or a file, and the file. */
 async function textFiles({

@@ -1,13 +1,13 @@
 import { TextTower } from '../../clip/text-tower.js'
 import { imageFeature } from '../../clip/two-tower.js'
 import { type DatasetSpec, openDataset, Random } from '../../data/index.js'
-import { type JsonObject, planText, pretrainedFolder, type TextEncoder, TextTokenizer } from '../../models/index.js'
+import { type JsonObject, planText, type TextEncoder, TextTokenizer } from '../../models/index.js'
 import * as torch from '../../torch/index.js'
 import { CaptionTokens } from '../caption-tokens.js'
 import type { FullPretrainOptions } from '../options/index.js'
 import { applyFreezing } from '../parameter-groups.js'
 import { seeded } from '../random-stream.js'
-import { configOf, freezeUnused, imageTower, textTower } from '../towers.js'
+import { configOf, freezeUnused, imageTower, textTower, tokenizerPlace } from '../towers.js'
 import { along, type Figures, probe } from './probe.js'
 
 /*
@@ -189,7 +189,7 @@ async function encoder(
   const limit = model.encoding.maximumLength!
   try {
     if (place === null) throw new Error('the model is a configuration, and text.tokenizer is not given')
-    const tokenizer = TextTokenizer.open(text.tokenizer ?? (await pretrainedFolder(place)))
+    const tokenizer = TextTokenizer.open(await tokenizerPlace(place))
     const tokens = new CaptionTokens(tokenizer, limit)
     return { encode: (captions) => tokens.encode(captions), padToken: tokenizer.padToken }
   } catch (error) {
