@@ -1,3 +1,5 @@
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { type Handle, native } from './native.js'
 import { recordStacks, stackOf } from './tensor.js'
 import type { Device } from './types.js'
@@ -64,6 +66,22 @@ export function leaks(run: () => void): LiveTensor[] {
     .liveHandles()
     .filter((handle) => !before.has(handle))
     .map(describe)
+}
+
+/**
+ * Frees what JavaScript has let go of and not freed yet, and gives what a GPU's allocator holds for reuse back to the driver.
+ * Takes some milliseconds: for when memory has run out.
+ */
+export async function collect(): Promise<void> {
+  // only to be had by a flag, which may be set at any time
+  setFlagsFromString('--expose-gc')
+  const gc: unknown = runInNewContext('gc')
+  for (let round = 0; round < 2; round += 1) {
+    if (typeof gc === 'function') gc()
+    // finalizers have their turn after the work under way
+    await new Promise<void>((resolve) => setTimeout(resolve, 0))
+  }
+  if (native.deviceCount() > 0) native.emptyCache()
 }
 
 export interface MemoryUse {

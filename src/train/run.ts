@@ -15,6 +15,7 @@ import {
 import type { TrainEvent } from './events.js'
 import { checkFirstGradients } from './first-step.js'
 import { type FullOptions, warmupOf } from './options/index.js'
+import { OutOfMemoryError, retryOutOfMemory } from './out-of-memory.js'
 import { RandomStream } from './random-stream.js'
 import { StepLog } from './step-log.js'
 import type { Task, TaskBatch } from './task.js'
@@ -135,8 +136,9 @@ export class Run<Batch extends TaskBatch> {
         }
       }
     } catch (error) {
-      // a run that is stopped leaves where it stands; one that fails, where it last was right
-      if (this.context.signal?.aborted && this.#step > this.#saved) {
+      // a run that is stopped, or does not fit, leaves where it stands; one that fails, where it last was right
+      const isWhole = this.context.signal?.aborted || error instanceof OutOfMemoryError
+      if (isWhole && this.#step > this.#saved) {
         this.readLog()
         this.save()
       }
@@ -163,13 +165,15 @@ export class Run<Batch extends TaskBatch> {
     const { optimizer, random, scaler, ema } = this.#state
     const { task } = this
     optimizer.zeroGrad()
-    const outcome = await this.undoing(() =>
-      task.step(batch, {
-        random,
-        pause: this.pause,
-        ...(scaler && { scaleLoss: (each) => scaler.scale(each) }),
-      }),
-    )
+    const step = () =>
+      this.undoing(() =>
+        task.step(batch, {
+          random,
+          pause: this.pause,
+          ...(scaler && { scaleLoss: (each) => scaler.scale(each) }),
+        }),
+      )
+    const outcome = await retryOutOfMemory(step, () => optimizer.zeroGrad(), { model: task.model, optimizer })
     if (this.#step === 0) checkFirstGradients(task.model, { isScaled: scaler !== null })
     const lr = this.#rate(this.#step)
     for (const [index, group] of optimizer.paramGroups.entries()) group.lr = lr * task.groups[index]!.rateScale
