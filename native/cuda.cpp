@@ -24,7 +24,8 @@ const napi_type_tag kGraphTag = {0x81c2d4f0a6b7193e, 0xb5e07d3c92f4681a};
 c10::DeviceIndex deviceIndexOf(Napi::Env env, napi_value value, const char* operation) {
   const int count = c10::cuda::device_count();
   if (count == 0) rangeError(operation, ": expected a machine with a GPU, but none was found; run npx cleft doctor");
-  const int64_t index = isNullish(env, value) ? c10::cuda::current_device() : integerOf(env, value, {operation, "device"});
+  const int64_t index =
+      isNullish(env, value) ? c10::cuda::current_device() : integerOf(env, value, {operation, "device"});
   if (index < 0 || index >= count) {
     rangeError(operation, ": expected a device from 0 to ", count - 1, ", but received ", index);
   }
@@ -86,8 +87,8 @@ at::cuda::CUDAGraph& graphOf(Napi::Env env, napi_value value, const char* operat
 
 Napi::Value makeGraph(Environment&, const Napi::CallbackInfo& info) {
   deviceIndexOf(info.Env(), info.Env().Null(), "Graph");
-  auto external = Napi::External<at::cuda::CUDAGraph>::New(
-      info.Env(), new at::cuda::CUDAGraph(), [](Napi::Env, at::cuda::CUDAGraph* dying) { delete dying; });
+  auto external = Napi::External<at::cuda::CUDAGraph>::New(info.Env(), new at::cuda::CUDAGraph(),
+                                                           [](Napi::Env, at::cuda::CUDAGraph* dying) { delete dying; });
   napi_type_tag_object(info.Env(), external, &kGraphTag);
   return external;
 }
@@ -98,7 +99,8 @@ void registerGenerator(Graph& graph, const at::Generator& generator) {
   if constexpr (requires { graph.register_generator_state(generator); }) graph.register_generator_state(generator);
 }
 
-// beginCapture(graph, pool: another graph or null, generators): on the current stream, which must not be the default one
+// beginCapture(graph, pool: another graph or null, generators): on the current stream, which must not be the default
+// one
 Napi::Value beginCapture(Environment&, const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   auto& graph = graphOf(env, info[0], "Graph.capture");
@@ -127,6 +129,14 @@ Napi::Value resetGraph(Environment&, const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// setSyncDebug(mode): what happens where the host waits for the device: 0 nothing, 1 a warning, 2 an error
+Napi::Value setSyncDebug(Environment&, const Napi::CallbackInfo& info) {
+  const int64_t mode = integerOf(info.Env(), info[0], {"setSyncDebug", "mode"});
+  if (mode < 0 || mode > 2) rangeError("setSyncDebug: expected a mode from 0 to 2, but received ", mode);
+  c10::cuda::warning_state().set_sync_debug_mode(static_cast<c10::cuda::SyncDebugMode>(mode));
+  return info.Env().Undefined();
+}
+
 #else
 
 template <int>
@@ -141,7 +151,7 @@ Napi::Value without(Environment&, const Napi::CallbackInfo&) {
 }
 constexpr Handler memoryFraction = without<0>, setMemoryFraction = without<1>, memorySnapshot = without<2>,
                   makeGraph = without<3>, beginCapture = without<4>, endCapture = without<5>, replayGraph = without<6>,
-                  resetGraph = without<7>;
+                  resetGraph = without<7>, setSyncDebug = without<8>;
 
 #endif
 
@@ -156,6 +166,7 @@ void defineCuda(Napi::Object exports, Environment& environment) {
   define<endCapture>(exports, environment, "endCapture", "Graph.capture");
   define<replayGraph>(exports, environment, "replayGraph", "Graph.replay");
   define<resetGraph>(exports, environment, "resetGraph", "Graph.reset");
+  define<setSyncDebug>(exports, environment, "setSyncDebug");
 }
 
 }  // namespace cleft

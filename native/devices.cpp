@@ -10,6 +10,7 @@
 #include <torch/version.h>
 
 #include "convert.hpp"
+#include "cuda_headers.hpp"
 
 namespace cleft {
 
@@ -53,6 +54,11 @@ Napi::Value information(Environment&, const Napi::CallbackInfo& info) {
   result.Set("cudaBuild", true);
 #else
   result.Set("cudaBuild", false);
+#endif
+#ifdef CLEFT_CUDA_HEADERS
+  result.Set("cudaHeaders", true);
+#else
+  result.Set("cudaHeaders", false);
 #endif
   Napi::Array devices = Napi::Array::New(env);
   const int count = availableDevices();

@@ -11,8 +11,8 @@ namespace cleft {
 
 namespace {
 
-// libtorch's CPU allocator reports here, on the thread that allocates or frees; memory that was there before is not known
-// to it, and its freeing not reported.
+// libtorch's CPU allocator reports here, on the thread that allocates or frees; memory that was there before is not
+// known to it, and its freeing not reported.
 class MemoryCount : public c10::MemoryReportingInfoBase {
  public:
   void reportMemoryUsage(void*, int64_t size, size_t, size_t, c10::Device device) override {

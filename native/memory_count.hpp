@@ -1,5 +1,5 @@
-// Counts what tensors of this thread take of the CPU's memory, and the most that they took: the CPU has no allocator with
-// statistics, and predictions are held against something.
+// Counts what tensors of this thread take of the CPU's memory, and the most that they took: the CPU has no allocator
+// with statistics, and predictions are held against something.
 #pragma once
 
 #include "environment.hpp"

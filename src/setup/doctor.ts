@@ -120,7 +120,10 @@ async function checkAddon(libtorch: Libtorch | null): Promise<{ check: Check; in
   }
   try {
     const info = await probeAddon(file, libtorch)
-    return { check: good('addon', `${file}, loads libtorch ${info.torchVersion}`), info }
+    const found = `${file}, loads libtorch ${info.torchVersion}`
+    if (libtorch.cuda === null || info.cudaHeaders !== false) return { check: good('addon', found), info }
+    const without = `${found}; built without CUDA's headers (crt/, nv/): no graphs and no NCCL`
+    return { check: { name: 'addon', ok: true, found: without, fix: `${SETUP} --cuda auto --force` }, info }
   } catch (error) {
     return { check: bad('addon', messageOf(error), `${SETUP} --force`), info: null }
   }

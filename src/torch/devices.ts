@@ -117,6 +117,8 @@ export const devices = {
     native.setMemoryFraction(fraction, device),
   /** What the caching allocator got from the driver, piece by piece, and what lies there: for finding fragmentation. */
   memorySnapshot: (): MemorySegment[] => native.memorySnapshot(),
+  /** What happens where the program waits for the device, as `item()` does: for finding what slows a step down. Default: 'off'. */
+  setSyncDebug: (mode: 'off' | 'warn' | 'error'): void => native.setSyncDebug(['off', 'warn', 'error'].indexOf(mode)),
   Stream,
   Event,
 }

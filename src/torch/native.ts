@@ -34,6 +34,8 @@ export interface OperatorDescription {
 export interface AddonInformation {
   readonly torchVersion: string
   readonly cudaBuild: boolean
+  /** Whether what needs CUDA's own headers is built in: graphs, NCCL, the allocator's segments. */
+  readonly cudaHeaders: boolean
   readonly cudaAvailable: boolean
   readonly devices: readonly { name: string; freeMemory: number; totalMemory: number }[]
   readonly threads: number
@@ -201,6 +203,7 @@ export interface Native extends DistributedNative {
   endCapture(graph: Opaque<'graph'>): void
   replayGraph(graph: Opaque<'graph'>): void
   resetGraph(graph: Opaque<'graph'>): void
+  setSyncDebug(mode: number): void
   startMemoryCount(): void
   memoryCount(resetPeak: boolean): { current: number; peak: number }
   stopMemoryCount(): void
