@@ -1,4 +1,4 @@
-// node scripts/bundle/check.mjs [ARCHIVE] [--libtorch FOLDER]: unpacks a bundle into a new folder, cuts the network off (unshare),
+// node scripts/bundle/check.mjs [ARCHIVE] [--libtorch FOLDER] [--prebuilt-only]: unpacks a bundle into a new folder, cuts the network off (unshare),
 // installs it there twice (with the compiler that is here, and without any), and each time asks the doctor, draws phantoms and
 // trains on them. Exit status 1 where anything fails.
 import { spawnSync } from 'node:child_process'
@@ -13,7 +13,7 @@ import { resolveLibtorch } from '../../dist/setup/libtorch.js'
 const dist = join(dirname(dirname(dirname(fileURLToPath(import.meta.url)))), 'dist')
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { libtorch: { type: 'string' }, keep: { type: 'boolean', default: false } },
+  options: { libtorch: { type: 'string' }, 'prebuilt-only': { type: 'boolean', default: false } },
 })
 
 const TRAINING = `
@@ -27,11 +27,9 @@ console.log((await job).checkpoint)
 `
 
 function withoutNetwork() {
-  for (const way of [
-    ['unshare', '-n'],
-    ['unshare', '-rn'],
-  ]) {
-    if (spawnSync(way[0], [...way.slice(1), 'true']).status === 0) return way
+  const unshare = findExecutable('unshare')
+  for (const flags of unshare === null ? [] : ['-n', '-rn']) {
+    if (spawnSync(unshare, [flags, 'true']).status === 0) return [unshare, flags]
   }
   throw new Error('unshare was expected to cut the network off, and is not allowed to here; run this as root')
 }
@@ -46,61 +44,69 @@ function bareTools(folder) {
   return folder
 }
 
+/** Unpacks, installs, asks the doctor, trains. */
+function check({ way, path, isBuilt }, { archive, place, isolated, libtorch }) {
+  const folder = join(place, way.replaceAll(' ', '-'))
+  mkdirSync(folder)
+  const environment = {
+    HOME: folder,
+    PATH: path,
+    OMP_NUM_THREADS: process.env.OMP_NUM_THREADS,
+    ...(libtorch && { LIBTORCH: libtorch }),
+  }
+  const run = (command, parameters, { cwd = folder, env = environment } = {}) => {
+    const started = performance.now()
+    const [program, ...rest] = [...isolated, command, ...parameters]
+    const { status, stdout, stderr, error } = spawnSync(program, rest, {
+      cwd,
+      env,
+      encoding: 'utf8',
+      maxBuffer: 1 << 26,
+    })
+    if (status !== 0)
+      throw new Error(`${way}: ${basename(command)}: ${error?.message ?? status}:\n${stdout}\n${stderr}`)
+    const seconds = ((performance.now() - started) / 1000).toFixed(0)
+    console.error(`${way}: ${basename(command)} ${parameters.join(' ')}: ${seconds} s`)
+    console.error(`${stderr}${stdout}`.replaceAll(/^(?=.)/gm, '    '))
+    return { stdout, stderr }
+  }
+  run('tar', ['-xf', archive], { env: process.env })
+  const bundle = join(folder, basename(archive, '.tar.xz'))
+  const { stderr } = run(join(bundle, 'install.sh'), [])
+  if (/using the add-on that came built/.test(stderr) === isBuilt) {
+    throw new Error(`${way}: the add-on was expected ${isBuilt ? 'to be built' : 'to be the one that came built'}`)
+  }
+  const doctor = JSON.parse(run(join(bundle, 'bin', 'cleft'), ['doctor', '--json']).stdout)
+  if (!doctor.ok) throw new Error(`${way}: the doctor was expected to find all well`)
+  const project = join(folder, 'project')
+  mkdirSync(project)
+  symlinkSync(join(bundle, 'lib', 'node_modules'), join(project, 'node_modules'))
+  writeFileSync(join(project, 'train.mjs'), TRAINING)
+  run(join(bundle, 'bin', 'node'), ['train.mjs'], { cwd: project })
+}
+
 function main() {
-  const archive = resolve(
-    positionals[0] ?? join(dist, readdirSync(dist).find((name) => name.endsWith('.tar.xz')) ?? ''),
-  )
+  const newest = readdirSync(dist).find((name) => name.endsWith('.tar.xz'))
+  const [archive = newest && join(dist, newest)] = positionals.map((each) => resolve(each))
+  if (archive === undefined) throw new Error('a bundle was expected in dist/, and there is none; run: npm run bundle')
   const place = mkdtempSync(join(tmpdir(), 'cleft-bundle-check-'))
-  const isolated = withoutNetwork()
-  const libtorch = values.libtorch ?? (positionals[0] === undefined ? resolveLibtorch().root : '')
+  const surroundings = {
+    archive,
+    place,
+    isolated: withoutNetwork(),
+    libtorch: values.libtorch ?? resolveLibtorch().root,
+  }
   try {
-    for (const [way, path] of [
-      [
-        'with the compiler that is here',
-        process.env.PATH.split(':')
-          .filter((folder) => folder !== dirname(process.execPath) || findExecutable('c++', folder) !== null)
-          .join(':'),
-      ],
-      ['without a compiler', bareTools(join(place, 'tools'))],
-    ]) {
-      const folder = join(place, way.replaceAll(' ', '-'))
-      mkdirSync(folder)
-      const environment = {
-        HOME: folder,
-        PATH: path,
-        OMP_NUM_THREADS: process.env.OMP_NUM_THREADS,
-        ...(libtorch && { LIBTORCH: libtorch }),
-      }
-      const run = (command, parameters, { cwd = folder, env = environment } = {}) => {
-        const started = performance.now()
-        const [program, ...rest] = [...isolated, command, ...parameters]
-        const { status, stdout, stderr } = spawnSync(program, rest, { cwd, env, encoding: 'utf8', maxBuffer: 1 << 26 })
-        if (status !== 0) throw new Error(`${way}: ${basename(command)} ended with ${status}:\n${stdout}\n${stderr}`)
-        console.error(
-          `${way}: ${basename(command)} ${parameters.join(' ')}: ${((performance.now() - started) / 1000).toFixed(0)} s`,
-        )
-        return { stdout, stderr }
-      }
-      run('tar', ['-xf', archive], { env: process.env })
-      const bundle = join(folder, basename(archive, '.tar.xz'))
-      const { stdout, stderr } = run(join(bundle, 'install.sh'), [])
-      console.error(`${stderr}${stdout}`.replaceAll(/^(?=.)/gm, '    '))
-      const isPrebuilt = /using the add-on that came built/.test(stderr)
-      if (isPrebuilt !== (way === 'without a compiler'))
-        throw new Error(`${way}: another add-on was expected to be used`)
-      const doctor = JSON.parse(run(join(bundle, 'bin', 'cleft'), ['doctor', '--json']).stdout)
-      if (!doctor.ok) throw new Error(`${way}: the doctor was expected to find all well`)
-      const project = join(folder, 'project')
-      mkdirSync(project)
-      symlinkSync(join(bundle, 'lib', 'node_modules'), join(project, 'node_modules'))
-      writeFileSync(join(project, 'train.mjs'), TRAINING)
-      console.error(
-        run(join(bundle, 'bin', 'node'), ['train.mjs'], { cwd: project }).stdout.replaceAll(/^(?=.)/gm, '    '),
-      )
-    }
-    process.stdout.write('the bundle installs, and trains, with the network cut off: with a compiler and without one\n')
+    const ways = [
+      { way: 'without a compiler', path: bareTools(join(place, 'tools')), isBuilt: false },
+      { way: 'with the compiler that is here', path: process.env.PATH, isBuilt: true },
+    ].slice(0, values['prebuilt-only'] ? 1 : 2)
+    for (const each of ways) check(each, surroundings)
+    process.stdout.write(
+      `it installs, and trains, with the network cut off: ${ways.map(({ way }) => way).join(', ')}\n`,
+    )
   } finally {
-    if (!values.keep) rmSync(place, { recursive: true, force: true })
+    rmSync(place, { recursive: true, force: true })
   }
 }
 

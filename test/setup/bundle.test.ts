@@ -1,8 +1,9 @@
 import { spawnSync } from 'node:child_process'
-import { chmodSync, copyFileSync, cpSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, copyFileSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { locateAddon } from '../../src/setup/addon.js'
 import { findExecutable, writeRecord } from '../../src/setup/files.js'
 import { resolveLibtorch } from '../../src/setup/libtorch.js'
@@ -151,7 +152,7 @@ function withoutNetwork(): string[] {
 }
 
 /** A bundle in small: the compiled package as it is here, this Node by a link, the built add-on as one that came along. */
-function smallBundle(folder: string, torch: string): void {
+function smallBundle(folder: string): void {
   const root = packageRoot()
   const inside = join(folder, 'lib', 'node_modules', 'cleft')
   mkdirSync(join(folder, 'bin'), { recursive: true })
@@ -166,40 +167,66 @@ function smallBundle(folder: string, torch: string): void {
   }
   cpSync(join(root, 'dist'), join(inside, 'dist'), { recursive: true, filter: (path) => !path.includes('.tar.xz') })
   symlinkSync(join(root, 'node_modules'), join(inside, 'node_modules'))
-  packageWith(inside, [{ torch, cuda: resolveLibtorch().cuda }])
-}
-
-/** Runs install.sh with neither compiler nor network. */
-function install(folder: string, more: NodeJS.ProcessEnv = {}) {
-  const tools = join(folder, 'tools')
-  mkdirSync(tools)
+  packageWith(inside, [{ torch: resolveLibtorch().version, cuda: resolveLibtorch().cuda }])
+  mkdirSync(join(folder, 'tools'))
   for (const name of ['sh', 'dirname', 'readlink', 'uname', 'ldd', 'cat', 'head']) {
     const found = findExecutable(name)
-    if (found !== null) symlinkSync(found, join(tools, name))
+    if (found !== null) symlinkSync(found, join(folder, 'tools', name))
   }
-  const [command = '', ...parameters] = [...withoutNetwork(), findExecutable('sh') ?? 'sh', join(folder, 'install.sh')]
-  return spawnSync(findExecutable(command) ?? command, parameters, {
-    env: { HOME: folder, PATH: tools, CLEFT_CACHE: join(folder, 'cache'), LIBTORCH: resolveLibtorch().root, ...more },
-    encoding: 'utf8',
-  })
 }
 
 describe.runIf(process.platform === 'linux' && process.arch === 'x64')('install.sh', () => {
+  let folder: string
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'cleft-bundle-'))
+    smallBundle(folder)
+  })
+  afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+  /** Runs it with neither compiler nor network, and a cache of its own. */
+  function install(more: NodeJS.ProcessEnv = {}) {
+    const [program = '', ...parameters] = [
+      ...withoutNetwork(),
+      findExecutable('sh') ?? 'sh',
+      join(folder, 'install.sh'),
+    ]
+    const cache = temporaryFolder()
+    const PATH = join(folder, 'tools')
+    return spawnSync(findExecutable(program) ?? program, parameters, {
+      env: { HOME: cache, PATH, CLEFT_CACHE: cache, LIBTORCH: resolveLibtorch().root, ...more },
+      encoding: 'utf8',
+    })
+  }
+
   test('takes the add-on that came built, without compiler and network, and all is well', () => {
-    const folder = temporaryFolder()
-    smallBundle(folder, resolveLibtorch().version)
-    const { status, stdout, stderr } = install(folder)
+    const { status, stdout, stderr } = install()
     expect(`${status} ${status === 0 ? '' : stdout + stderr}`).toBe('0 ')
     expect(stderr).toMatch(/using the add-on that came built for libtorch/)
     expect(stdout).toMatch(/ok {3}compiler +no C\+\+ compiler on PATH; only needed to build the add-on/)
     expect(stdout).toMatch(/everything that cleft needs is here/)
-    expect(readFileSync(join(folder, 'cache', 'python.json'), { encoding: 'utf8', flag: 'a+' })).toBe('')
   })
 
-  test('refuses one that does not fit, and says what is there', () => {
-    const folder = temporaryFolder()
-    smallBundle(folder, '2.11.0+cpu')
-    const { status, stderr } = install(folder)
+  test('takes the libtorch in the bundle, for later too', () => {
+    mkdirSync(join(folder, 'with'))
+    symlinkSync(resolveLibtorch().root, join(folder, 'with', 'libtorch'))
+    const { status, stdout, stderr } = install({ LIBTORCH: '' })
+    rmSync(join(folder, 'with'), { recursive: true })
+    expect(`${status} ${status === 0 ? '' : stdout + stderr}`).toBe('0 ')
+    // the doctor was asked without LIBTORCH
+    expect(stdout).toMatch(/ok {3}libtorch +.*with\/libtorch \(from cleft setup\)/)
+    expect(stderr).toMatch(/what came along:\n {2}.*with\/libtorch\n/)
+  })
+
+  test('without a libtorch, in it or on the machine, is an error with what was tried', () => {
+    const { status, stderr } = install({ LIBTORCH: '' })
+    expect(status).toBe(1)
+    expect(stderr).toMatch(/a libtorch \(2\.11 to 2\.14\) was expected and none was found/)
+  })
+
+  test('refuses an add-on that does not fit, and says what is there', () => {
+    const file = join(folder, 'lib', 'node_modules', 'cleft', 'prebuilt', '0', 'record.json')
+    writeRecord(file, { ...JSON.parse(readFileSync(file, 'utf8')), torch: '2.11.0+cpu' })
+    const { status, stderr } = install()
     expect(status).toBe(1)
     expect(stderr).toMatch(
       /^cleft: CMake, or make and Python .* came built, for libtorch 2\.11\.0\+cpu \(.*\), do not fit: this libtorch is /m,
@@ -207,17 +234,7 @@ describe.runIf(process.platform === 'linux' && process.arch === 'x64')('install.
     expect(stderr).not.toMatch(/^\s+at /m)
   })
 
-  test('a bundle without a libtorch, on a machine without one, is an error with what was tried', () => {
-    const folder = temporaryFolder()
-    smallBundle(folder, resolveLibtorch().version)
-    const { status, stderr } = install(folder, { LIBTORCH: '' })
-    expect(status).toBe(1)
-    expect(stderr).toMatch(/a libtorch \(2\.11 to 2\.14\) was expected and none was found/)
-  })
-
   test('refuses parameters', () => {
-    const folder = temporaryFolder()
-    writeFileSync(join(folder, 'install.sh'), readFileSync(join(packageRoot(), 'scripts', 'bundle', 'install.sh')))
     const { status, stderr } = spawnSync('sh', [join(folder, 'install.sh'), '--prefix'], { encoding: 'utf8' })
     expect([status, stderr]).toEqual([
       1,
