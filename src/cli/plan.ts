@@ -10,6 +10,7 @@ interface Options {
   set: string[]
   data: string | undefined
   memory: string | undefined
+  device: 'cpu' | 'cuda' | undefined
   json: boolean
 }
 
@@ -29,6 +30,10 @@ export function builder(yargs: Argv): Argv<Options> {
       type: 'string',
       describe: "what the device has, as 24GiB; default: the GPU's, where there is one",
     })
+    .option('device', {
+      choices: ['cpu', 'cuda'] as const,
+      describe: 'whose kernels are planned with; default: cuda where --memory is given or a GPU is here',
+    })
     .option('json', { type: 'boolean', default: false, describe: 'one JSON object' }) as unknown as Argv<Options>
 }
 
@@ -47,14 +52,14 @@ function size(bytes: number): string {
   return `${(bytes / 2 ** 30).toFixed(2)} GiB`
 }
 
-function table({ shape, tokens, memory, available, fits, suggestions, notes }: Plan): string {
+function table({ device, shape, tokens, memory, available, fits, suggestions, notes }: Plan): string {
   const { total, ...parts } = memory
   const lines = Object.entries(parts).map(([name, bytes]) => `  ${name.padEnd(14)}${size(bytes).padStart(12)}`)
   const describeShape = ({ batchSize, microBatch, checkpointing }: Plan['shape']) =>
     `batchSize ${batchSize}${microBatch < batchSize ? `, microBatch ${microBatch}` : ''}${checkpointing ? ', image.checkpointing' : ''}`
   const verdict = fits === null ? '' : `: ${fits ? 'fits' : 'does not fit'} into ${size(available ?? 0)}`
   return [
-    `a step of ${describeShape(shape)}, ${tokens.toLocaleString('en-US')} tokens of text`,
+    `a step on ${device === 'cuda' ? 'a GPU' : 'the CPU'} of ${describeShape(shape)}, ${tokens.toLocaleString('en-US')} tokens of text`,
     ...lines,
     `  ${'at the peak'.padEnd(14)}${size(total).padStart(12)}${verdict}`,
     ...suggestions.map((each) => `${each.why}: ${describeShape(each)}, ${size(each.total)}`),
@@ -64,12 +69,15 @@ function table({ shape, tokens, memory, available, fits, suggestions, notes }: P
 }
 
 export async function handler(options: ArgumentsCamelCase<Options>): Promise<void> {
-  const { config: file, recipe, set, data, memory, json } = options
+  const { config: file, recipe, set, data, memory, device, json } = options
   if (file === undefined && recipe === undefined && set.length === 0) {
     throw new Error('expected a configuration file, --recipe or --set, but received none; see: npx cleft plan --help')
   }
   const { planStep, readRunOptions } = await import('../train/index.js')
   const run = readRunOptions({ recipe, file, set, options: data === undefined ? {} : { data: { root: data } } })
-  const plan = await planStep(run, memory === undefined ? {} : { available: bytesOf(memory) })
+  const plan = await planStep(run, {
+    ...(memory !== undefined && { available: bytesOf(memory) }),
+    ...(device !== undefined && { device }),
+  })
   process.stdout.write(`${json ? JSON.stringify(plan, null, 2) : table(plan)}\n`)
 }

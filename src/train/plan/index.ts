@@ -8,13 +8,14 @@ export type { Plan, Shape, StepMemory, Suggestion } from './plan.js'
  * Predicts what a step of pre-training takes of memory, and which batch sizes fit. Both towers are measured on the CPU with
  * few layers, images and texts, so that nothing of the run's own size is needed, neither weights nor a GPU.
  *
- * @param given `available`: bytes that the device has. Default: the GPU's memory, where the run would use one.
+ * @param given `available`: bytes that the device has; default: the GPU's memory, where the run would use one. `device`: whose
+ *   kernels to plan with; default: 'cuda' where the run would use a GPU, or its memory is given, unless the options say 'cpu'
  * @example console.log((await planStep({ recipe: 'cleft-chexpert', data: { root }, out: 'runs/a' }, { available: 24 * 2 ** 30 })).memory.total)
  * @throws RangeError for options that do not fit, and for stages other than pre-training
  */
 export async function planStep(
   options: Omit<TrainOptions, 'out'> & { out?: string },
-  given: { available?: number | null } = {},
+  given: { available?: number | null; device?: 'cpu' | 'cuda' } = {},
 ): Promise<Plan> {
   const full = parseOptions({ out: 'run', ...options } as TrainOptions)
   if (full.stage !== 'pretrain') {
@@ -23,6 +24,11 @@ export async function planStep(
     )
   }
   const device = torch.deviceOf(full.device)
-  const gpu = device.startsWith('cuda') ? torch.info().devices[Number(device.split(':')[1] ?? 0)] : undefined
-  return await planPretraining(full, given.available ?? gpu?.totalMemory ?? null)
+  const isOnGpu = device.startsWith('cuda')
+  const gpu = isOnGpu ? torch.info().devices[Number(device.split(':')[1] ?? 0)] : undefined
+  const isMeantForGpu = isOnGpu || (full.device === 'auto' && given.available != null)
+  return await planPretraining(full, {
+    available: given.available ?? gpu?.totalMemory ?? null,
+    device: given.device ?? (isMeantForGpu ? 'cuda' : 'cpu'),
+  })
 }

@@ -8,7 +8,7 @@ import type { FullPretrainOptions } from '../options/index.js'
 import { applyFreezing } from '../parameter-groups.js'
 import { seeded } from '../random-stream.js'
 import { configOf, freezeUnused, imageTower, textTower, tokenizerPlace } from '../towers.js'
-import { along, type Figures, probe } from './probe.js'
+import { along, type Figures, type ProbeOptions, probe } from './probe.js'
 
 /*
  * The memory of a training step before there is one: both towers are measured on the CPU with two and three of their layers,
@@ -44,6 +44,8 @@ export interface Suggestion extends Shape {
 }
 
 export interface Plan {
+  /** Whose kernels were planned with. */
+  readonly device: 'cpu' | 'cuda'
   readonly shape: Shape
   /** Of the texts of a step: tokens that the language model computes. */
   readonly tokens: number
@@ -72,15 +74,22 @@ const TOKENS = 1200
 /** Batches that are on the device at a time: the one in use, and the next one. */
 const LOADED = 2
 
-/** Plans a pre-training step. @param available bytes that the device has */
-export async function planPretraining(options: FullPretrainOptions, available: number | null): Promise<Plan> {
+export interface PlanOptions {
+  /** Bytes that the device has. */
+  readonly available: number | null
+  readonly device: 'cpu' | 'cuda'
+}
+
+/** Plans a pre-training step. */
+export async function planPretraining(options: FullPretrainOptions, { available, device }: PlanOptions): Promise<Plan> {
   const notes: string[] = []
   const captions = await captionsOf(options, notes)
-  const measured = await measure(options, captions, notes)
+  const measured = await measure(options, device, captions, notes)
   const { batchSize, microBatch = batchSize } = options
   const shape = { batchSize, microBatch: Math.min(microBatch, batchSize), checkpointing: options.image.checkpointing }
   const memory = stepMemory(measured, options, shape)
   return {
+    device,
     shape,
     tokens: Math.round(measured.tokens(batchSize)),
     memory,
@@ -150,14 +159,16 @@ function suggest(measured: Measured, options: FullPretrainOptions, given: Shape,
   )
   if (plain >= given.batchSize) return found
   for (const checkpointing of [false, true]) {
-    const microBatch = largest(
+    const limit = largest(
       given.batchSize - 1,
       (each) => total({ batchSize: given.batchSize, microBatch: each, checkpointing }) <= available,
     )
-    add(
-      { batchSize: given.batchSize, microBatch, checkpointing },
-      `the batch as it is, accumulated in parts (microBatch)${checkpointing ? ' with image.checkpointing' : ''}`,
-    )
+    if (limit === 0) continue
+    // parts of one size
+    const microBatch = Math.ceil(given.batchSize / Math.ceil(given.batchSize / limit))
+    const how = checkpointing ? ' with image.checkpointing' : ''
+    add({ ...given, microBatch, checkpointing }, `the batch as it is, accumulated in parts (microBatch)${how}`)
+    break
   }
   return found
 }
@@ -265,7 +276,13 @@ interface Measurement {
   readonly text: readonly [Figures, Figures]
 }
 
-async function measure(options: FullPretrainOptions, captions: readonly string[], notes: string[]): Promise<Measured> {
+async function measure(
+  options: FullPretrainOptions,
+  device: PlanOptions['device'],
+  captions: readonly string[],
+  notes: string[],
+): Promise<Measured> {
+  const given = { precision: options.precision, device }
   const found: Measurement[] = []
   let imageLayers: number | null = null
   let textLayers: number | null = null
@@ -276,8 +293,8 @@ async function measure(options: FullPretrainOptions, captions: readonly string[]
     texts ??= await textProbes(options, model, captions, notes)
     model.encoding.padToken = texts.padToken
     found.push({
-      image: measureImages(model, options),
-      text: [measureText(model, options, texts.few), measureText(model, options, texts.more)],
+      image: measureImages(model, options.imageSize, given),
+      text: [measureText(model, texts.few, given), measureText(model, texts.more, given)],
     })
     model.dispose()
     if (image === null && text === null) break
@@ -301,12 +318,11 @@ async function measure(options: FullPretrainOptions, captions: readonly string[]
   }
 }
 
-function measureImages(model: TextTower, options: FullPretrainOptions): ImageFigures {
-  const { imageSize, precision } = options
+function measureImages(model: TextTower, imageSize: number, given: ProbeOptions): ImageFigures {
   const at = (images: number) =>
     torch.scope(() => {
       const pixels = torch.zeros([images, model.image.channels, imageSize, imageSize])
-      return probe([model.image, model.image_projection], precision, () =>
+      return probe([model.image, model.image_projection], given, () =>
         model.projectImage(imageFeature(model.image, pixels, model.imagePooling, { generator: new torch.Generator() })),
       )
     })
@@ -366,6 +382,6 @@ async function textProbes(
   }
 }
 
-function measureText(model: TextTower, { precision }: FullPretrainOptions, { ids }: TextProbe): Figures {
-  return torch.scope(() => probe([model.text!, model.text_projection], precision, () => model.encodeText(ids)))
+function measureText(model: TextTower, { ids }: TextProbe, given: ProbeOptions): Figures {
+  return torch.scope(() => probe([model.text!, model.text_projection], given, () => model.encodeText(ids)))
 }

@@ -1,3 +1,4 @@
+import { withKernelsOfGpu } from '../../models/kernels.js'
 import * as torch from '../../torch/index.js'
 import { inPrecision } from '../precision.js'
 
@@ -40,16 +41,23 @@ function weightsOf(modules: readonly torch.nn.Module[]): Pick<Figures, 'trainabl
   return { trainable, frozen: all - trainable }
 }
 
+export interface ProbeOptions {
+  readonly precision: 'float32' | 'bfloat16' | 'float16'
+  /** Whose kernels run. */
+  readonly device: 'cpu' | 'cuda'
+}
+
 /**
  * Measures one tower of a model on the CPU.
  *
- * @param forward from inputs that are there already to a feature
+ * @param given from inputs that are there already to a feature
  */
 export function probe(
   modules: readonly torch.nn.Module[],
-  precision: 'float32' | 'bfloat16' | 'float16',
-  forward: () => torch.Tensor,
+  { precision, device }: ProbeOptions,
+  given: () => torch.Tensor,
 ): Figures {
+  const forward = device === 'cuda' ? () => withKernelsOfGpu(given) : given
   const trains = modules.flatMap((each) => [...each.parameters()]).filter(({ requiresGrad }) => requiresGrad)
   // gradients that are there from the start: what the backward adds to them goes at once
   for (const parameter of trains) parameter.grad = torch.noGrad(() => torch.zerosLike(parameter))
@@ -61,6 +69,13 @@ export function probe(
     for (const parameter of trains) parameter.grad = null
   }
 
+  function backward(feature: torch.Tensor): void {
+    const run = () => feature.backward(torch.onesLike(feature))
+    // checkpointed layers run forward once more
+    if (device === 'cuda') withKernelsOfGpu(run)
+    else run()
+  }
+
   function step(): { kept: number; peak: number; current: number } {
     using count = new torch.memory.Count('cpu')
     let [kept, peak] = [0, 0]
@@ -68,7 +83,7 @@ export function probe(
       const feature = inPrecision(precision, 'cpu', () => torch.scope(forward))
       ;({ current: kept, peak } = count.read())
       // a frozen tower has nothing to go back through
-      if (feature.requiresGrad) inPrecision(precision, 'cpu', () => feature.backward(torch.onesLike(feature)))
+      if (feature.requiresGrad) inPrecision(precision, 'cpu', () => backward(feature))
       peak = Math.max(peak, count.read().peak)
     })
     return { kept, peak, current: count.read().current }
