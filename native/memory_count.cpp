@@ -30,9 +30,10 @@ class MemoryCount : public c10::MemoryReportingInfoBase {
   int64_t current_ = 0, peak_ = 0;
 };
 
-constexpr auto& kKind = c10::DebugInfoKind::PROFILER_STATE;
+// An enumeration up to libtorch 2.12, a class after.
+auto kind() { return c10::DebugInfoKind::PROFILER_STATE; }
 
-MemoryCount* counting() { return dynamic_cast<MemoryCount*>(c10::ThreadLocalDebugInfo::get(kKind)); }
+MemoryCount* counting() { return dynamic_cast<MemoryCount*>(c10::ThreadLocalDebugInfo::get(kind())); }
 
 MemoryCount& countingOrError(const char* operation) {
   auto* count = counting();
@@ -41,10 +42,10 @@ MemoryCount& countingOrError(const char* operation) {
 }
 
 Napi::Value startMemoryCount(Environment&, const Napi::CallbackInfo& info) {
-  if (c10::ThreadLocalDebugInfo::get(kKind) != nullptr) {
+  if (c10::ThreadLocalDebugInfo::get(kind()) != nullptr) {
     rangeError("startMemoryCount: expected no other count or profiler in this thread, and there is one; stop it first");
   }
-  c10::ThreadLocalDebugInfo::_push(kKind, std::make_shared<MemoryCount>());
+  c10::ThreadLocalDebugInfo::_push(kind(), std::make_shared<MemoryCount>());
   return info.Env().Undefined();
 }
 
@@ -60,7 +61,7 @@ Napi::Value memoryCount(Environment&, const Napi::CallbackInfo& info) {
 
 Napi::Value stopMemoryCount(Environment&, const Napi::CallbackInfo& info) {
   countingOrError("stopMemoryCount");
-  c10::ThreadLocalDebugInfo::_pop(kKind);
+  c10::ThreadLocalDebugInfo::_pop(kind());
   return info.Env().Undefined();
 }
 

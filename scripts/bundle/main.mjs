@@ -1,7 +1,6 @@
 // npm run bundle [-- --with FOLDER...]: one archive for a machine without a network: Node, the package, what it needs to run on
 // linux-x64, an add-on that is built, and what --with names (libtorch, weights, tokenizers, data).
 import { chmodSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { basename, dirname, join, relative, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { findExecutable, writeWhole } from '../../dist/setup/files.js'
@@ -89,18 +88,20 @@ async function main() {
   }
   const { folders, prebuilt } = readArguments(process.argv.slice(2))
   const libtorches = [resolveLibtorch(), ...folders.map(libtorchIn).filter((each) => each !== null)]
-  const work = mkdtempSync(join(tmpdir(), 'cleft-bundle-'))
+  // not in the system's place for temporary files, which may be small: --with may name gigabytes
+  mkdirSync(join(root, 'build'), { recursive: true })
+  const work = mkdtempSync(join(root, 'build', 'bundle-'))
   try {
     const bundle = join(work, name)
     mkdirSync(bundle)
     reporter.line('copying Node, the package and what it needs')
     await copyNode(bundle)
     const packageFolder = await copyPackage(bundle)
-    const built = new Set()
+    const built = new Map()
     for (const libtorch of prebuilt ? libtorches : []) {
       const kind = `${libtorch.version} ${libtorch.cuda}`
       if (!built.has(kind)) await makePrebuilt(libtorch, packageFolder, join(root, 'build'), reporter)
-      built.add(kind)
+      built.set(kind, libtorch)
     }
     for (const file of ['install.sh', 'cleft']) {
       const to = join(bundle, file === 'cleft' ? join('bin', file) : file)
@@ -126,8 +127,7 @@ async function main() {
     const bytes = statSync(archive).size
     writeWhole(`${archive}.sha256`, await must('sha256sum', [basename(archive)], { cwd: dirname(archive) }))
     reporter.line(`${(bytes / 1e6).toFixed(1)} MB; there: tar -xf ${basename(archive)} && ./${name}/install.sh`)
-    if (prebuilt)
-      for (const libtorch of libtorches) reporter.line(`  with an add-on for libtorch ${describeLibtorch(libtorch)}`)
+    for (const libtorch of built.values()) reporter.line(`  with an add-on for libtorch ${describeLibtorch(libtorch)}`)
     process.stdout.write(`${archive}\n`)
   } finally {
     rmSync(work, { recursive: true, force: true })

@@ -1,6 +1,8 @@
-import { rmSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { packageRoot } from '../../src/setup/paths.js'
 import * as torch from '../../src/torch/index.js'
 import { planStep } from '../../src/train/plan/index.js'
 import { type TrainOptions, train } from '../../src/train/train.js'
@@ -121,5 +123,44 @@ describe('suggestions', () => {
   it('are for pre-training alone', async () => {
     const options = { stage: 'linear-probe', from: 'nowhere', data: data.data, out: 'x' } as unknown as TrainOptions
     await expect(planStep(options)).rejects.toThrow()
+  })
+})
+
+describe('cleft plan', () => {
+  const main = join(packageRoot(), 'dist', 'cli', 'main.js')
+  const plan = (...parameters: string[]) =>
+    spawnSync(process.execPath, [main, 'plan', ...parameters], { encoding: 'utf8', env: { ...process.env, DEBUG: '' } })
+
+  it('prints a table, and one JSON object where it is asked for', () => {
+    const config = join(data.folder, 'plan.yaml')
+    writeFileSync(config, JSON.stringify({ recipe: 'cleft-small', data: data.data, batchSize: 16 }))
+    const table = plan(config, '--memory', '64MiB')
+    expect(`${table.status} ${table.stderr}`).toBe('0 ')
+    expect(table.stdout).toMatch(/^a step on a GPU of batchSize 16, [\d,]+ tokens of text\n {2}weights +\d+\.\d MiB\n/)
+    expect(table.stdout).toMatch(
+      / {2}at the peak +\d+\.\d MiB: fits into 64\.0 MiB\nthe largest batch in one piece: batchSize \d+/,
+    )
+    const json = plan(config, '--json', '--set', 'batchSize=24')
+    expect(`${json.status} ${json.stderr}`).toBe('0 ')
+    expect(JSON.parse(json.stdout)).toMatchObject({
+      device: 'cpu',
+      shape: { batchSize: 24 },
+      fits: null,
+      suggestions: [],
+    })
+  })
+
+  it.each([
+    [[], /^cleft: expected a configuration file, --recipe or --set, but received none; see: npx cleft plan --help\n$/],
+    [
+      ['--recipe', 'cleft-small', '--memory', 'much'],
+      /^cleft: --memory: expected a size as 24GiB, but received 'much'\n$/,
+    ],
+    [['--recipe', 'cleft-small', '--set', 'batchSize=-1'], /^cleft: train: expected options of a run, but data.*\n$/],
+    [['nowhere.json'], /^cleft: expected a configuration file, but there is none at 'nowhere.json'\n$/],
+  ])('%j is an error of one line', (parameters, message) => {
+    const { status, stdout, stderr } = plan(...parameters)
+    expect([status, stdout]).toEqual([1, ''])
+    expect(stderr).toMatch(message)
   })
 })
