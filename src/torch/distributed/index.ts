@@ -21,4 +21,5 @@ export {
   worldGroup,
 } from './group.js'
 export * from './launch.js'
+export { type JoinOptions, Processes } from './processes.js'
 export { PrefixStore, STORE_TIMEOUT, Store, TCPStore, type TCPStoreOptions, type WaitOptions } from './store.js'
