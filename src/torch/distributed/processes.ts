@@ -128,30 +128,49 @@ export class Processes {
   /**
    * All processes' rows, [n, ...] of each with its own n, one process after the other: the caller's. On the CPU.
    *
-   * @param rows the same dtype and the same further dimensions everywhere
+   * @param rows the same dtype and the same further dimensions everywhere; null: this process has none
+   * @returns null where nobody has any
    */
-  async gatherRows(rows: Tensor): Promise<Tensor> {
-    if (this.messages === null) return keep(noGrad(() => rows.clone()))
+  async gatherRows(rows: Tensor | null): Promise<Tensor | null> {
+    if (this.messages === null) return rows && keep(scope(() => noGrad(() => rows.clone())))
     using held = new Scope()
-    const counts = await this.gather(rows.size(0))
-    const most = Math.max(...counts, 1)
-    const shape = rows.shape.slice(1)
+    const told = await this.gather(rows && { shape: rows.shape, dtype: rows.dtype })
+    const like = told.find((each) => each !== null)
+    if (like === undefined || like === null) return null
+    const counts = told.map((each) => each?.shape[0] ?? 0)
+    const [most, shape, { dtype }] = [Math.max(...counts), like.shape.slice(1), like]
     const [own, all] = held.run(() =>
       noGrad(() => {
-        const padded = zeros([most, ...shape], { dtype: rows.dtype })
-        padded.narrow(0, 0, rows.size(0)).copy_(rows)
-        return [padded, empty([this.size * most, ...shape], { dtype: rows.dtype })]
+        const padded = zeros([most, ...shape], { dtype })
+        if (rows !== null) padded.narrow(0, 0, rows.size(0)).copy_(rows)
+        return [padded, empty([this.size * most, ...shape], { dtype })]
       }),
     )
     await allGatherIntoTensor(all!, own!, { group: this.messages, timeout: this.timeout })
-    return keep(
-      held.run(() =>
-        cat(
-          counts.map((count, rank) => all!.narrow(0, rank * most, count)),
-          0,
-        ),
-      ),
-    )
+    const parts = held.run(() => counts.map((count, rank) => all!.narrow(0, rank * most, count)))
+    return keep(held.run(() => cat(parts, 0)))
+  }
+
+  /**
+   * All processes' rows in the order of their numbers, as one process would have them: [n, ...], the caller's. On the CPU.
+   *
+   * @param numbers of this process' rows; no two of all are the same
+   * @throws RangeError where nobody has any
+   */
+  async gatherInOrder(
+    numbers: readonly number[],
+    rows: Tensor | null,
+  ): Promise<{ numbers: readonly number[]; rows: Tensor }> {
+    const all = await this.gatherRows(rows)
+    if (all === null) throw new RangeError('gatherInOrder: expected a row in one of the processes, but there is none')
+    if (this.messages === null) return { numbers, rows: all }
+    const found = (await this.gather(numbers)).flat()
+    const order = found.map((_, at) => at).sort((a, b) => found[a]! - found[b]!)
+    const index = fromTypedArray(BigInt64Array.from(order, BigInt), [order.length])
+    const sorted = keep(scope(() => noGrad(() => all.indexSelect(0, index))))
+    all.dispose()
+    index.dispose()
+    return { numbers: order.map((at) => found[at]!), rows: sorted }
   }
 
   /**
