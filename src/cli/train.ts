@@ -1,6 +1,7 @@
 import type { ArgumentsCamelCase, Argv } from 'yargs'
 import { onInterrupt } from '../setup/exit.js'
 import { readLaunchEnvironment } from '../torch/distributed/environment.js'
+import { StoppedError } from '../torch/distributed/work.js'
 import { listRecipes } from '../train/recipes.js'
 import { Lines } from './lines.js'
 
@@ -69,7 +70,7 @@ export async function handler(options: ArgumentsCamelCase<Options>): Promise<voi
       'expected a configuration file, --recipe, --from or --set, but received none; see: npx cleft train --help',
     )
   }
-  const { ConsoleLog, eventLine, readRunOptions, StoppedError, train } = await import('../train/index.js')
+  const { ConsoleLog, eventLine, readRunOptions, train } = await import('../train/index.js')
   const run = readRunOptions({
     recipe,
     file,

@@ -225,7 +225,9 @@ async function validateClassifier(
     model.train()
   }
   const own = logits.length === 0 ? null : scope.run(() => torch.cat(logits, 0))
-  const { numbers, rows } = await processes.gatherInOrder(indices, own)
+  const all = await processes.gatherInOrder(indices, own)
+  if (all === null) throw new Error('expected images for validation that can be read, but there are none')
+  const { numbers, rows } = all
   using _ = rows
   return classMetrics(
     rows,

@@ -1,40 +1,19 @@
-import { messageOf } from '../setup/errors.js'
-import { readLaunchEnvironment } from '../torch/distributed/environment.js'
-import { STOPPED, type Told, toLine } from './launch.js'
+import { workForLauncher } from '../torch/distributed/index.js'
+import type { Told } from './launch.js'
 import type { FullOptions } from './options/index.js'
-import { StoppedError } from './run.js'
+import type { TrainResult } from './run.js'
 import { train } from './train.js'
 
 /*
- * The program of one of several processes that launchTraining() starts: node rank.js OPTIONS-AS-JSON.
+ * The program of one of several processes that launchTraining() starts.
  */
 
-const isFirst = (readLaunchEnvironment()?.rank ?? 0) === 0
-const tell = (told: Told): void => {
-  process.stdout.write(toLine(told))
-}
-const stop = new AbortController()
-let hasBegun = false
-for (const signal of ['SIGINT', 'SIGTERM']) {
-  process.on(signal, () => {
-    // before it there is nothing to save
-    if (!hasBegun) process.exit(STOPPED)
-    stop.abort(new StoppedError('the run was stopped'))
-  })
-}
-
-try {
-  const logger = { warn: (warning: string) => isFirst && tell({ warning }) }
-  const job = train(JSON.parse(process.argv[2]!) as FullOptions, { signal: stop.signal, logger })
+await workForLauncher<FullOptions, Told, TrainResult>(async (options, { signal, canStop, tell }) => {
+  const job = train(options, { signal, logger: { warn: (warning) => tell({ warning }) } })
   for await (const event of job) {
-    hasBegun ||= event.type === 'start'
-    if (isFirst) tell({ event })
+    // before it there is nothing to save
+    if (event.type === 'start') canStop()
+    tell({ event })
   }
-  const result = await job
-  if (isFirst) tell({ result })
-} catch (error) {
-  if (!(error instanceof StoppedError)) {
-    tell({ error: { name: error instanceof Error ? error.name : 'Error', message: messageOf(error) } })
-  }
-  process.exit(error instanceof StoppedError ? STOPPED : 1)
-}
+  return await job
+})

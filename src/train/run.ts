@@ -42,12 +42,7 @@ export interface RunContext {
   processes?: Processes | undefined
 }
 
-/** Why a run stops here that was stopped in another process. */
-export class StoppedError extends Error {
-  override readonly name = 'StoppedError'
-}
-
-const { Processes } = torch.distributed
+const { Processes, StoppedError } = torch.distributed
 type Processes = torch.distributed.Processes
 
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve))

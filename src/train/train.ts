@@ -23,7 +23,7 @@ import { readRecipe } from './recipes.js'
 import { latestCheckpoint, Run, type RunContext, type TrainResult } from './run.js'
 import type { Task, TaskBatch } from './task.js'
 
-const { Processes, readLaunchEnvironment } = torch.distributed
+const { Processes, startsProcesses } = torch.distributed
 type Processes = torch.distributed.Processes
 
 /** The options of a recipe, and what goes over them. */
@@ -70,9 +70,12 @@ export function train(options: TrainOptions, context: TrainContext = {}): Job<Tr
   return new Job(async (emit) => {
     const full = parseOptions(options)
     context.signal?.throwIfAborted()
-    if (launches(full)) return await launchTraining(full, { ...context, emit })
+    if (startsProcesses(full.processes)) {
+      refuseStage(full, full.processes!)
+      return await launchTraining(full, { ...context, emit })
+    }
     const processes = await Processes.join({ device: full.device, timeout: 1000 * full.timeout })
-    refuseStage(full, processes)
+    refuseStage(full, processes.size)
     // the others tell their events too, but nothing is written of them
     const files = processes.isFirst ? await RunFiles.prepare(full) : null
     const tell = (event: TrainEvent) => {
@@ -90,18 +93,7 @@ export function train(options: TrainOptions, context: TrainContext = {}): Job<Tr
   })
 }
 
-/** Whether this process starts those that train. @throws RangeError where a launcher has started another number */
-function launches({ processes }: FullOptions): boolean {
-  if (processes === undefined || processes === 1) return false
-  const started = readLaunchEnvironment()
-  if (started === null) return true
-  if (started.worldSize === processes) return false
-  throw new RangeError(
-    `processes: expected the ${started.worldSize} that the launcher started, but received ${processes}; leave it out`,
-  )
-}
-
-function refuseStage({ stage }: FullOptions, { size }: Processes): void {
+function refuseStage({ stage }: FullOptions, size: number): void {
   if (size === 1 || stage === 'pretrain' || stage === 'fine-tune') return
   throw new RangeError(
     `processes: expected one for the stage '${stage}', but there are ${size}; it is quick, since it trains on features that are computed once: run it by itself`,

@@ -155,14 +155,14 @@ export class Processes {
    * All processes' rows in the order of their numbers, as one process would have them: [n, ...], the caller's. On the CPU.
    *
    * @param numbers of this process' rows; no two of all are the same
-   * @throws RangeError where nobody has any
+   * @returns null where nobody has any
    */
   async gatherInOrder(
     numbers: readonly number[],
     rows: Tensor | null,
-  ): Promise<{ numbers: readonly number[]; rows: Tensor }> {
+  ): Promise<{ numbers: readonly number[]; rows: Tensor } | null> {
     const all = await this.gatherRows(rows)
-    if (all === null) throw new RangeError('gatherInOrder: expected a row in one of the processes, but there is none')
+    if (all === null) return null
     if (this.messages === null) return { numbers, rows: all }
     const found = (await this.gather(numbers)).flat()
     const order = found.map((_, at) => at).sort((a, b) => found[a]! - found[b]!)
