@@ -4,7 +4,6 @@ import { makeFolders } from '../setup/files.js'
 import * as torch from '../torch/index.js'
 import {
   checkpointFolder,
-  checkpointSteps,
   type Progress,
   pruneCheckpoints,
   type RunState,
@@ -148,7 +147,8 @@ export class Run<Batch extends TaskBatch> {
         for await (const batch of task.batches) {
           using _ = batch
           this.#log.wait(performance.now() - asked)
-          if (!this.#hasShown && task.picture) this.context.emit(await task.picture(batch, this.#step))
+          if (!this.#hasShown && task.picture && this.#processes.isFirst)
+            this.context.emit(await task.picture(batch, this.#step))
           this.#hasShown = true
           await this.one(batch)
           const isLast = this.#step === steps
@@ -362,56 +362,7 @@ export class Run<Batch extends TaskBatch> {
   }
 }
 
-/** What a run may change when it goes on; everything else would be another run. */
-const mayChange = new Set([
-  'out',
-  'resume',
-  'logEvery',
-  'checkpointEvery',
-  'keep',
-  'workers',
-  'prepared',
-  'device',
-  'processes',
-  'timeout',
-])
-/** What other processes may change too, so that their batches together are as large as before. */
-const mayDivide = new Set(['batchSize', 'microBatch'])
-
 const countOf = (processes: number): string => (processes === 1 ? 'one process' : `${processes} processes`)
-
-/**
- * The checkpoint that the run goes on from, or null for a new one.
- *
- * @param processes how many train together
- * @throws where there is none, or it is another run's
- */
-export function latestCheckpoint(options: FullOptions, processes = 1): string | null {
-  const step = checkpointSteps(options.out).at(-1)
-  if (!options.resume) {
-    if (step === undefined) return null
-    throw new Error(
-      `out: expected a folder without a run, but '${options.out}' has one of ${step} steps; go on with it (resume: true), or choose another`,
-    )
-  }
-  if (step === undefined) return null
-  const folder = checkpointFolder(options.out, step)
-  const progress = readProgress(folder)
-  const before = progress.options as Record<string, unknown>
-  const now = options as unknown as Record<string, unknown>
-  const different = Object.keys(now).filter(
-    (name) =>
-      !mayChange.has(name) &&
-      !(processes !== progress.processes && mayDivide.has(name)) &&
-      JSON.stringify(now[name]) !== JSON.stringify(before[name]),
-  )
-  if (different.length > 0) {
-    throw new Error(
-      `resume: expected the options that the run began with, but ${different.join(', ')} are others; leave them, or begin a new run in another folder`,
-    )
-  }
-  return folder
-}
 
 function makeOptimizer({ groups }: Pick<Task, 'groups'>, { optimizer }: FullOptions): RunState['optimizer'] {
   const { lr, betas, eps, momentum, type } = optimizer

@@ -20,7 +20,8 @@ import {
 import { pretrainTask } from './pretrain.js'
 import { promptTask } from './prompt.js'
 import { readRecipe } from './recipes.js'
-import { latestCheckpoint, Run, type RunContext, type TrainResult } from './run.js'
+import { checkTogether, latestCheckpoint } from './resume.js'
+import { Run, type RunContext, type TrainResult } from './run.js'
 import type { Task, TaskBatch } from './task.js'
 
 const { Processes, startsProcesses } = torch.distributed
@@ -113,23 +114,6 @@ async function runStage(options: FullOptions, context: RunContext & { processes:
     return await run.train()
   } finally {
     await (run === null ? task.close() : run.close())
-  }
-}
-
-/** @throws Error where processes were not started alike, or do not see the same run */
-async function checkTogether(options: FullOptions, from: string | null, processes: Processes): Promise<void> {
-  const told = await processes.gather({ options: JSON.stringify(options), from })
-  for (const [rank, each] of told.entries()) {
-    if (each.options !== told[0]!.options) {
-      throw new RangeError(
-        `expected all processes to be started with the same options, but those of process ${rank} are others`,
-      )
-    }
-    if (each.from !== told[0]!.from) {
-      throw new Error(
-        `expected all processes to see the same checkpoints in '${options.out}', but process 0 sees ${told[0]!.from ?? 'none'} and process ${rank} ${each.from ?? 'none'}; use a folder that all machines share`,
-      )
-    }
   }
 }
 

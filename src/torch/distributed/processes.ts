@@ -28,8 +28,10 @@ export interface JoinOptions {
 /** What most messages fit into: these take one collective. Longer ones take two. */
 const MESSAGE_BYTES = 4096
 const HEADER_BYTES = 8
-/** Gradients are reduced in parts of about this many bytes, one after the other while the next is collected. */
+/** Gradients are reduced in parts of about this many bytes, while the next are collected. */
 const BUCKET_BYTES = 25 * 2 ** 20
+/** Buckets that are on their way at a time: their memory is beside the gradients'. */
+const IN_FLIGHT = 4
 
 /** The group of messages between processes, by the world's: tensors of these are on the CPU. */
 const messageGroups = new WeakMap<ProcessGroup, ProcessGroup>()
@@ -198,16 +200,22 @@ export class Processes {
   async averageGradients(parameters: readonly Tensor[], values: readonly Tensor[] = []): Promise<void> {
     if (this.group === null) return
     const { group, timeout } = this
-    using held = new Scope()
-    const started: { work: Work; finish: () => void }[] = []
-    for (const bucket of bucketsOf([...parameters.flatMap(({ grad }) => grad ?? []), ...values])) {
-      const flat = held.run(() => noGrad(() => cat(bucket.map((each) => each.reshape([-1])))))
-      const work = allReduce(flat, { group, timeout })
-      started.push({ work, finish: () => scatterBack(flat.div_(this.size), bucket) })
-    }
-    for (const { work, finish } of started) {
+    const started: { work: Work; flat: Tensor; bucket: readonly Tensor[] }[] = []
+    const finishOldest = async () => {
+      const { work, flat, bucket } = started.shift()!
       await work
-      scope(() => noGrad(finish))
+      scope(() => noGrad(() => scatterBack(flat.div_(this.size), bucket)))
+      flat.dispose()
+    }
+    try {
+      for (const bucket of bucketsOf([...parameters.flatMap(({ grad }) => grad ?? []), ...values])) {
+        if (started.length === IN_FLIGHT) await finishOldest()
+        const flat = keep(scope(() => noGrad(() => cat(bucket.map((each) => each.reshape([-1]))))))
+        started.push({ work: allReduce(flat, { group, timeout }), flat, bucket })
+      }
+      while (started.length > 0) await finishOldest()
+    } finally {
+      for (const { flat } of started) flat.dispose()
     }
   }
 

@@ -25,8 +25,16 @@ type Told<Message, Result> =
 const MARK = '\u001ecleft:'
 
 const toLine = (told: unknown): string => `${MARK}${serialize(told).toString('base64')}\n`
-const fromLine = (line: string): unknown =>
-  line.startsWith(MARK) ? deserialize(Buffer.from(line.slice(MARK.length), 'base64')) : undefined
+
+/** Undefined for what is for people; null for a line that its process was ended in. */
+function fromLine<Message, Result>(line: string): Told<Message, Result> | null | undefined {
+  if (!line.startsWith(MARK)) return undefined
+  try {
+    return deserialize(Buffer.from(line.slice(MARK.length), 'base64')) as Told<Message, Result>
+  } catch {
+    return null
+  }
+}
 
 const errors: Readonly<Record<string, ErrorConstructor>> = { RangeError, TypeError }
 
@@ -57,8 +65,9 @@ export async function launchWork<Message, Result>(
   const failures = new Map<number, Error>()
   const results: Result[] = []
   const onLine = (line: string, rank: number, stream: 'stdout' | 'stderr') => {
-    const told = (stream === 'stdout' ? fromLine(line) : undefined) as Told<Message, Result> | undefined
+    const told = stream === 'stdout' ? fromLine<Message, Result>(line) : undefined
     if (told === undefined) onText(line, rank)
+    else if (told === null) return
     else if ('message' in told) onMessage(told.message)
     else if ('result' in told) results.push(told.result)
     else failures.set(rank, new (errors[told.error.name] ?? Error)(told.error.message))
@@ -118,6 +127,8 @@ export async function workForLauncher<Argument, Message, Result>(
     const isStopped = error instanceof StoppedError
     const { name, message } = error instanceof Error ? error : new Error(String(error))
     if (!isStopped) tell({ error: { name, message } })
+    // not before it is written
+    await new Promise((resolve) => process.stdout.write('', resolve))
     process.exit(isStopped ? STOPPED : 1)
   }
 }
