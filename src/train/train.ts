@@ -94,8 +94,11 @@ export function train(options: TrainOptions, context: TrainContext = {}): Job<Tr
   })
 }
 
-function refuseStage({ stage }: FullOptions, size: number): void {
-  if (size === 1 || stage === 'pretrain' || stage === 'fine-tune') return
+/** @throws RangeError for several processes where features are computed once */
+function refuseStage(options: FullOptions, size: number): void {
+  const { stage } = options
+  const isQuick = stage === 'linear-probe' || (stage === 'prompt' && options.objective === 'classification')
+  if (size === 1 || !isQuick) return
   throw new RangeError(
     `processes: expected one for the stage '${stage}', but there are ${size}; it is quick, since it trains on features that are computed once: run it by itself`,
   )

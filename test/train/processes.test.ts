@@ -125,6 +125,16 @@ describe('two processes train as one that has their batches together', () => {
     model.dispose()
   })
 
+  it('a context that is learned as in pre-training', async () => {
+    const from = checkpointFolder(join(data.folder, 'one images in parts'), STEPS)
+    const { seed, workers, logEvery, checkpointEvery, keep, validation } = plainRun()
+    const running = { seed, workers, logEvery, checkpointEvery, keep, validation, steps: STEPS, optimizer: sgd }
+    await expectAsOne('prompt', {
+      ...{ stage: 'prompt', objective: 'contrastive', contextLength: 4, from, out: '', ...running },
+      batchSize: 8,
+    } as unknown as TrainOptions & { batchSize: number; out: string })
+  })
+
   it('findings that are learned from labels', async () => {
     const from = checkpointFolder(join(data.folder, 'one images in parts'), STEPS)
     const labels = {

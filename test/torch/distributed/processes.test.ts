@@ -21,6 +21,7 @@ describe('processes', () => {
         noRows: null,
         ordered: [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5].map((each) => [each, 10 * each])],
         means: [[1, 1, 1], [5 / 3, 5 / 3], null, 1],
+        skipped: 1,
         shared: [7, 7],
         features: ['float32', [0, 0, 1, 1, 2, 2], [rank, rank]],
         again: 3,

@@ -35,6 +35,12 @@ const value = torch.tensor(rank)
 await processes.averageGradients(parameters, [value])
 found.means = [...parameters.slice(0, 2).map(({ grad }) => grad.toArray()), parameters[2].grad, value.item()]
 
+// what is not finite in one is so in all, so that all leave the step out
+parameters[0].grad.fill_(rank === 1 ? Number.NaN : 1)
+await processes.averageGradients(parameters)
+const sgd = new torch.optim.SGD(parameters.slice(0, 1), { lr: 1 })
+found.skipped = torch.optim.stepIfFinite(sgd).item()
+
 // the first one's values for all
 const shared = torch.full([2], rank + 7)
 await processes.share([shared])
