@@ -192,7 +192,9 @@ export class Run<Batch extends TaskBatch> {
         `expected all processes to begin with the same data at the same place, but that of process 0 is ${states[0]} and that of process ${other} is ${states[other]}; give them the same folders`,
       )
     }
-    await this.#processes.share([...model.parameters().filter(({ requiresGrad }) => requiresGrad), ...model.buffers()])
+    const trained = model.parameters().filter(({ requiresGrad }) => requiresGrad)
+    const averages = this.#state.ema?.stateDict().shadow_params ?? []
+    await this.#processes.share([...trained, ...model.buffers(), ...averages])
   }
 
   /**

@@ -203,7 +203,7 @@ export class Processes {
     const started: { work: Work; flat: Tensor; bucket: readonly Tensor[] }[] = []
     const finishOldest = async () => {
       const { work, flat, bucket } = started.shift()!
-      await work
+      await finished(work, group)
       scope(() => noGrad(() => scatterBack(flat.div_(this.size), bucket)))
       flat.dispose()
     }
@@ -224,7 +224,7 @@ export class Processes {
     if (this.group === null) return
     const { group, timeout } = this
     const works = noGrad(() => tensors.map((each) => broadcast(each, { group, timeout })))
-    for (const work of works) await work
+    for (const work of works) await finished(work, group)
   }
 
   /** Ends when all have come to it. */
@@ -237,6 +237,12 @@ export class Processes {
     await this.group?.abort(reason)
     if (this.messages !== this.group) await this.messages?.abort(reason)
   }
+}
+
+/** On a GPU its queue waits, and this process works ahead; on the CPU the event loop turns. */
+async function finished(work: Work, { backend }: ProcessGroup): Promise<void> {
+  if (backend === 'nccl') work.wait()
+  else await work
 }
 
 function deviceOfRank(device: string, localRank: number): Device {
