@@ -1,4 +1,4 @@
-import { devices } from './devices.js'
+import { cuda as devices } from './devices.js'
 import { Graph, GraphedStep } from './graphs.js'
 
 /** GPUs, their memory, streams and graphs. Functions other than isAvailable() and deviceCount() are RangeErrors where there is none. */

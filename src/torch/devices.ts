@@ -98,7 +98,7 @@ export class Event {
 }
 
 /** GPUs. Functions other than isAvailable() and deviceCount() are RangeErrors where there is none. */
-export const devices = {
+export const cuda = {
   isAvailable: (): boolean => native.deviceCount() > 0,
   deviceCount: (): number => native.deviceCount(),
   currentDevice: (): number => native.currentDevice(),
