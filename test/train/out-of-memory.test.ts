@@ -24,20 +24,21 @@ async function losses(options: TrainOptions): Promise<number[]> {
   return found
 }
 
-/** Runs out of memory at a step (from 0) as often as said, behind the image encoder's forward. */
-function exhaustAt(step: number, times: number): void {
-  const original = TextTower.prototype.encodeText
+/** Runs out of memory at a step (from 0) as often as said, behind both encoders' forward; says how often it did. */
+function exhaustAt(step: number, times: number): () => number {
+  const original = TextTower.prototype.projectText
   let calls = 0
   let failed = 0
-  vi.spyOn(TextTower.prototype, 'encodeText').mockImplementation(function (this: TextTower, texts) {
+  vi.spyOn(TextTower.prototype, 'projectText').mockImplementation(function (this: TextTower, feature) {
     const isWanted = calls - failed === step && failed < times
     calls += 1
     if (isWanted) {
       failed += 1
       exhaust()
     }
-    return original.call(this, texts)
+    return original.call(this, feature)
   })
+  return () => failed
 }
 
 it('says of libtorch’s errors whether memory ran out', () => {
@@ -56,8 +57,9 @@ it('says of libtorch’s errors whether memory ran out', () => {
 it('does a step that ran out of memory once more, to the same result', async () => {
   const options = { ...tinyRun(data, 'plain'), logEvery: 1, validation: null }
   const plain = await losses(options)
-  exhaustAt(2, 1)
+  const failures = exhaustAt(2, 1)
   expect(await losses({ ...options, out: `${options.out}-again` })).toEqual(plain)
+  expect(failures()).toBe(1)
 })
 
 it('stops the second time with what holds memory, and with a checkpoint to go on from', async () => {
