@@ -7,6 +7,8 @@ export interface EncodeOptions {
   decoder?: Decoder
   prepared?: PreparedImages
   signal?: AbortSignal
+  /** The fraction of the images that may be unreadable. Default: 0.01. */
+  maxProblems?: number
   /** How many images are done, of all. */
   onProgress?: (images: number, total: number) => void
 }
@@ -16,7 +18,7 @@ export function evaluationLoader(
   { input, device }: Pick<Loaded, 'input' | 'device'>,
   dataset: Dataset,
   samples: readonly Sample[],
-  { batchSize = 64, decoder, prepared, signal }: Omit<EncodeOptions, 'onProgress'>,
+  { batchSize = 64, decoder, prepared, signal, maxProblems }: Omit<EncodeOptions, 'onProgress'>,
 ): DataLoader {
   return new DataLoader(withSamples(dataset, samples), {
     batchSize,
@@ -28,5 +30,6 @@ export function evaluationLoader(
     ...(decoder && { decoder }),
     ...(prepared && { prepared }),
     ...(signal && { signal }),
+    ...(maxProblems !== undefined && { maxProblems }),
   })
 }

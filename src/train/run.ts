@@ -37,6 +37,8 @@ export interface RunContext {
   emit: (event: TrainEvent) => void
   signal?: AbortSignal | undefined
   logger?: Logger | undefined
+  /** SHA-256 of the checkpoint that the run begins with (`from`); null where it begins with none. */
+  beginning: string | null
 }
 
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve))
@@ -259,6 +261,7 @@ export class Run<Batch extends TaskBatch> {
     const folder = saveCheckpoint(out, this.#state, {
       step: this.#step,
       options: this.options,
+      beginning: this.context.beginning,
       loader: this.#batchState,
       skipped: this.#log.skipped,
       best: this.#best,
@@ -281,8 +284,13 @@ export class Run<Batch extends TaskBatch> {
 /** What a run may change when it goes on; everything else would be another run. */
 const mayChange = new Set(['out', 'resume', 'logEvery', 'checkpointEvery', 'keep', 'workers', 'prepared', 'device'])
 
-/** The checkpoint that the run goes on from, or null for a new one. @throws where there is none, or it is another run's */
-export function latestCheckpoint(options: FullOptions): string | null {
+/**
+ * The checkpoint that the run goes on from, or null for a new one.
+ *
+ * @param beginning SHA-256 of what the run begins with
+ * @throws where there is none, it is another run's, or what the run began with has changed
+ */
+export function latestCheckpoint(options: FullOptions, beginning: string | null): string | null {
   const step = checkpointSteps(options.out).at(-1)
   if (!options.resume) {
     if (step === undefined) return null
@@ -292,7 +300,8 @@ export function latestCheckpoint(options: FullOptions): string | null {
   }
   if (step === undefined) return null
   const folder = checkpointFolder(options.out, step)
-  const before = readProgress(folder).options as Record<string, unknown>
+  const progress = readProgress(folder)
+  const before = progress.options as Record<string, unknown>
   const now = options as unknown as Record<string, unknown>
   const different = Object.keys(now).filter(
     (name) => !mayChange.has(name) && JSON.stringify(now[name]) !== JSON.stringify(before[name]),
@@ -300,6 +309,12 @@ export function latestCheckpoint(options: FullOptions): string | null {
   if (different.length > 0) {
     throw new Error(
       `resume: expected the options that the run began with, but ${different.join(', ')} are others; leave them, or begin a new run in another folder`,
+    )
+  }
+  if (progress.beginning !== beginning) {
+    const { from } = options as { from?: string }
+    throw new Error(
+      `resume: expected the checkpoint that the run began with, but '${from}' was changed since; put it back, or begin a new run in another folder`,
     )
   }
   return folder

@@ -1,4 +1,8 @@
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { TRAINABLE } from '../clip/model-files.js'
 import type { Logger } from '../models/index.js'
+import { sha256OfFile } from '../setup/files.js'
 import { fineTuneTask, linearProbeTask } from './classify.js'
 import { mergeOptions } from './config-file.js'
 import type { TrainEvent } from './events.js'
@@ -69,7 +73,7 @@ export function train(options: TrainOptions, context: TrainContext = {}): Job<Tr
       emit(event)
     }
     try {
-      return await runStage(full, { ...context, emit: tell })
+      return await runStage(full, { ...context, beginning: await beginningOf(full), emit: tell })
     } finally {
       files.close()
     }
@@ -77,7 +81,7 @@ export function train(options: TrainOptions, context: TrainContext = {}): Job<Tr
 }
 
 async function runStage(options: FullOptions, context: RunContext): Promise<TrainResult> {
-  const from = latestCheckpoint(options)
+  const from = latestCheckpoint(options, context.beginning)
   const task = (await taskOf(options, context, from)) as Task<TaskBatch>
   let run: Run<TaskBatch> | null = null
   try {
@@ -86,6 +90,13 @@ async function runStage(options: FullOptions, context: RunContext): Promise<Trai
   } finally {
     await (run === null ? task.close() : run.close())
   }
+}
+
+/** SHA-256 of what the stage begins with. What is no checkpoint is told where it is read. */
+async function beginningOf(options: FullOptions): Promise<string | null> {
+  if (options.stage === 'pretrain') return null
+  const path = join(options.from, TRAINABLE)
+  return existsSync(path) ? await sha256OfFile(path) : null
 }
 
 async function taskOf(options: FullOptions, context: RunContext, from: string | null): Promise<unknown> {

@@ -1,6 +1,6 @@
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { DecoderPool, openDataset } from '../../src/data/index.js'
 import { writePhantoms } from '../../src/data/phantoms/index.js'
 import { evaluate } from '../../src/eval/evaluate.js'
@@ -14,7 +14,7 @@ let data: Tiny
 let checkpoint: string
 let model: LoadedModel
 beforeAll(async () => {
-  data = await tiny()
+  data = await tiny(40, 1, 400)
   checkpoint = (await train({ ...tinyRun(data, 'run'), steps: 2 })).checkpoint
   model = await load(checkpoint)
 })
@@ -95,10 +95,22 @@ describe('zero-shot', () => {
     torch.dispose([embeddings, other.embeddings])
   })
 
-  it('puts an image’s own prefix before each prompt (EMBED)', async () => {
+  const embed = async (style: 'default' | 'natural' | 'structural' = 'default') => {
     const root = join(data.folder, 'embed')
-    await writePhantoms({ kind: 'embed', out: root, patients: 4, seed: 2, workers: 1 })
-    const dataset = await openDataset({ kind: 'embed', root, split: 'all', labels: 'density' })
+    if (!existsSync(root)) await writePhantoms({ kind: 'embed', out: root, patients: 4, seed: 2, workers: 1 })
+    return { kind: 'embed', root, split: 'all', labels: 'density', captions: { style } } as const
+  }
+
+  /** Reads texts of another length. */
+  const reading = async (maximumLength: number) => {
+    const model = await load(checkpoint)
+    model.model.encoding.maximumLength = maximumLength
+    return model
+  }
+
+  it('puts an image’s own prefix before each prompt (EMBED)', async () => {
+    using model = await reading(300)
+    const dataset = await openDataset(await embed())
     expect(dataset.samples.every(({ promptPrefix }) => promptPrefix !== null)).toBe(true)
     const decoder = new DecoderPool({ workers: 1 })
     const { predictions, embeddings } = await zeroShot(model, dataset, { decoder, batchSize: 4 })
@@ -108,13 +120,29 @@ describe('zero-shot', () => {
       name,
       prompts: prompts.map((each) => `${promptPrefix} ${each}`),
     }))
-    const { logits } = await model.predict(join(root, path), own)
+    const { logits } = await model.predict(join(dataset.root, path), own)
     const row = predictions.paths.indexOf(path)
     for (const [k, { name }] of dataset.classes.entries()) {
       expect(predictions.scores[row * dataset.classes.length + k]).toBeCloseTo(logits[name]!, 3)
     }
+    expect(new Set(Object.values(logits)).size).toBe(dataset.classes.length)
     embeddings.dispose()
   })
+
+  it.each(['natural', 'structural'] as const)(
+    'refuses classes whose prompts after the prefix (%s) are the same where they are cut, before the work',
+    async (style) => {
+      using model = await reading(64)
+      const dataset = await openDataset(await embed(style))
+      const onProgress = vi.fn()
+      await expect(zeroShot(model, dataset, { onProgress })).rejects.toThrow(
+        /tell classes apart within the 64 tokens .* 'density 1', 'density 2', 'density 3', 'density 4' .* text\.maximumLength/,
+      )
+      expect(onProgress).not.toHaveBeenCalled()
+      const long = 'a mammogram '.repeat(40)
+      await expect(model.predict(firstImage(), [`${long}dense`, `${long}fatty`])).rejects.toThrow(/tell classes apart/)
+    },
+  )
 
   it('goes from a checkpoint to a report on disk', async () => {
     const report = join(data.folder, 'report')
@@ -179,7 +207,7 @@ describe('zero-shot', () => {
     expect(summary.task).toBe('multi-label')
     // 'no no finding' is nothing to ask for
     expect(predictions.classes).not.toContain('No Finding')
-    expect(summary.provenance.prompts[4]!.prompts[1]).toMatch(/ with no /)
+    expect(summary.provenance.prompts[4]!.negations).toEqual([expect.stringMatching(/ with no /)])
     expect(predictions.scale).toBe('logit')
     using model = await load(checkpoint)
     const name = predictions.classes[4]!.toLowerCase()

@@ -18,8 +18,9 @@ const roots = {
 }
 
 beforeAll(async () => {
-  pretraining = await tiny(20)
-  from = (await train({ ...tinyRun(pretraining, 'run'), steps: 2 })).checkpoint
+  pretraining = await tiny(20, 1, 400)
+  const text = { model: pretraining.language, maximumLength: 300 }
+  from = (await train({ ...tinyRun(pretraining, 'run'), text, steps: 2 })).checkpoint
   await writePhantoms({ kind: 'chexpert', out: join(folder, 'chexpert'), patients: 60, fiveWay: 6, seed: 4 })
   await writePhantoms({ kind: 'rsna', out: roots.rsna, patients: 40, seed: 4 })
   await writePhantoms({ kind: 'embed', out: roots.embed, patients: 40, seed: 2 })
