@@ -43,10 +43,11 @@ export async function thresholdData(
     // as many of each class at most: the part may have fewer than the test
     const { perClass, ...rest } = spec
     const whole = await openDataset({ ...rest, split: 'valid' } as DatasetSpec)
+    refuseShared(whole, tested)
     const dataset = perClass === undefined ? whole : partOf(whole, atMostOfClasses(whole.samples, perClass, spec.seed))
     return { dataset: dataset.samples.some(isLabelled) ? dataset : null, notes: [] }
   } catch (error) {
-    const note = `No thresholds are from the data's validation part, which cannot be opened: ${messageOf(error)}.`
+    const note = `No thresholds are from the data's validation part, which cannot be used: ${messageOf(error)}.`
     return { dataset: null, notes: [note] }
   }
 }
