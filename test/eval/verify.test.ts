@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, describe, expect, it } from 'vitest'
 import { verifyCase } from '../../src/eval/verify/index.js'
+import * as torch from '../../src/torch/index.js'
 
 const base = fileURLToPath(new URL('../reference', import.meta.url))
 const folder = mkdtempSync(join(tmpdir(), 'cleft-verify-'))
@@ -44,6 +45,28 @@ describe('verify', () => {
     const config = JSON.parse(readFileSync(file, 'utf8')) as Record<string, unknown>
     writeFileSync(file, JSON.stringify({ ...config, scale_attn_by_inverse_layer_idx: false }))
     expect((await verifyCase(copy)).pass).toBe(false)
+  })
+
+  it.each([
+    'image.embeddings.cls_token',
+    'image_proj.weight',
+    'text.base_model.model.transformer.h.1.attn.c_attn.lora_A.default.weight',
+    'text_proj.weight',
+    'logit_scale',
+  ])('fails where one gradient of a step is another: %s', async (name) => {
+    const copy = changed('cleft-step', () => {})
+    const file = join(copy, 'io.safetensors')
+    const state = torch.scope(() => {
+      using saved = torch.openSafetensors(file)
+      return new Map(saved.names.map((each) => [each, torch.keep(saved.tensor(each).clone())]))
+    })
+    const gradient = state.get(`grad.${name}`)!
+    torch.noGrad(() => gradient.flatten().narrow(0, 0, 1).add_(0.01))
+    torch.saveSafetensors(state, file)
+    torch.dispose([...state.values()])
+    const found = await verifyCase(copy)
+    expect(found.pass).toBe(false)
+    expect(found.problems.join()).toContain(name)
   })
 
   it('says what cannot be read', async () => {
