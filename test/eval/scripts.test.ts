@@ -59,10 +59,12 @@ describe('the scripts of the published evaluations, on phantoms', () => {
   ] as const)(
     '%s',
     (script, root, parameters, count) => {
-      const { status, stderr } = run(script, root, ...parameters)
+      const { status, stderr, stdout } = run(script, root, ...parameters)
       expect(`${status} ${status === 0 ? '' : stderr}`).toBe('0 ')
       const { rows } = JSON.parse(readFileSync(join(folder, 'evaluations', script, 'results.json'), 'utf8'))
       expect(rows.length).toBe(count)
+      // of so few images some intervals are not defined
+      expect(stdout).not.toMatch(/undefined|null|NaN/)
       for (const { accuracy, report } of rows) {
         expect(accuracy.value).toBeGreaterThanOrEqual(0)
         expect(existsSync(join(report, 'report.html'))).toBe(true)
@@ -70,6 +72,12 @@ describe('the scripts of the published evaluations, on phantoms', () => {
     },
     120_000,
   )
+
+  it('go on where they were stopped', () => {
+    const again = run('chexpert-linear-probe', roots.chexpert, '--per-class', '2', ...short)
+    expect(again.status).toBe(0)
+    expect(again.stderr).toMatch(/goes on after step 3 of 3/)
+  })
 
   it('say in one line what is wrong', () => {
     // of so few phantoms none has the rarer assessments

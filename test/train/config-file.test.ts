@@ -103,6 +103,15 @@ describe('recipes', () => {
     expect(warmupOf(parseOptions({ ...recipe, optimizer: { warmupSteps: 100 } }))).toBe(100)
   })
 
+  it('of prompt tuning warm up as published, and less of a shorter run', () => {
+    const of = (steps?: number) => {
+      const run = { stage: 'prompt', from: folder, data: { kind: 'chexpert', root: 'd' }, out: 'o' } as const
+      return parseAny({ ...run, ...(steps !== undefined && { steps }), optimizer: { lr: 1e-3 } })
+    }
+    expect(of()).toMatchObject({ steps: 8000, optimizer: { type: 'sgd', momentum: 0.9, lr: 1e-3, weightDecay: 1e-3 } })
+    expect([of(), of(400), of(60), of(1)].map(warmupOf)).toEqual([100, 100, 15, 0])
+  })
+
   it('are options of train() too', () => {
     const options = { recipe: 'clip-bert', data: { root: 'd' }, out: 'o', text: 'biomedlm', optimizer: { lr: 1e-3 } }
     const full = parseOptions(options)
