@@ -45,9 +45,10 @@ export async function featureTask(
 ): Promise<Task<FeatureBatch>> {
   const { model, device, data, classify, logScale, captions, saveModel } = stage
   const { labels } = data
-  const { batchSize, seed, precision } = options
+  const { seed, precision } = options
   const tables = await featuresOf(stage, options, context)
   const [table, held] = tables
+  const { batchSize = Math.min(data.batchSize, table!.samples.length) } = options
   try {
     return {
       model,

@@ -25,6 +25,7 @@ import { featureTask } from './feature-task.js'
 import { openLabelled } from './labelled-data.js'
 import { inputPicture } from './log/pictures.js'
 import type { FullPromptOptions } from './options/index.js'
+import { USUAL_BATCH } from './options/shared.js'
 import { ownMemory, parameterGroups } from './parameter-groups.js'
 import { seeded } from './random-stream.js'
 import type { RunContext } from './run.js'
@@ -210,7 +211,7 @@ async function contrastiveTask(
 ): Promise<Task<Batch>> {
   refuseUnused(options, ['labels', 'findings'])
   const { device, model, tokens, files, spec } = await begin(options, context, from)
-  const { batchSize, microBatch, seed, augment, targets, precision, validation } = options
+  const { batchSize = USUAL_BATCH, microBatch, seed, augment, targets, precision, validation } = options
   const images = imagesOf(options)
   const close = async () => {
     await images.close()

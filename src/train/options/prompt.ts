@@ -23,7 +23,8 @@ const promptOptions = z.strictObject({
   /** Of 'multi' each finding against its negation. */
   ...labelling,
   validation: validationBy('accuracy', 'auc'),
-  batchSize: count.default(72),
+  /** Default: 72; for classification all images where a small part has fewer. */
+  batchSize: count.optional(),
   /** Of the contrastive objective: images that go through the encoder at once. Default: the batch. */
   microBatch: count.optional(),
   steps: count.default(8_000),

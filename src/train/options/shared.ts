@@ -56,6 +56,9 @@ export const labelling = {
   blank: z.enum(['exclude', 'negative']).default('negative'),
 }
 
+/** Images of a step, as published. */
+export const USUAL_BATCH = 72
+
 export const data = z.looseObject({ kind: z.string(), root: z.string().min(1) })
 
 export const running = {
