@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs'
 import { isAbsolute, join, resolve } from 'node:path'
+import { refuseClassifier } from '../clip/classifier-files.js'
 import { addContext, contextVectors, wordsAfterContext } from '../clip/context.js'
 import { checkDistinct } from '../clip/distinct-texts.js'
 import { retrievalAccuracy, START_LOG_SCALE, similarityScores } from '../clip/loss.js'
@@ -53,6 +54,7 @@ interface Beginning {
 async function begin(options: FullPromptOptions, context: RunContext, from: string | null): Promise<Beginning> {
   const device = torch.deviceOf(options.device)
   const folder = from ?? options.from
+  refuseClassifier(folder)
   const files = readModelFiles(folder)
   const trainable = options.objective === 'contrastive'
   const model = await loadModel(folder, { device, trainable, ...(context.logger && { logger: context.logger }) })

@@ -180,6 +180,9 @@ describe('the prompt stage', () => {
     await refused({ from: tuned.checkpoint }).toThrow(
       /from: expected a checkpoint without a learned context.* 7 vectors/,
     )
+    const head = { stage: 'linear-probe', from, batchSize: 8, steps: 1, workers: 1 } as const
+    const { checkpoint } = await train({ ...head, out: join(data.folder, 'head') })
+    await refused({ from: checkpoint }).toThrow(/from: expected a checkpoint of pre-training, but .* is a classifier/)
     const some = { labels: 'multi', data: { labels: 'all' } }
     await refused({ ...some, findings: ['Edema', 'No Finding'] }).toThrow(/can be denied, but received 'No Finding'/)
     await refused({ findings: ['Edema'] }).toThrow(/findings: expected labels: 'multi'/)
