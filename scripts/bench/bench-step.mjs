@@ -11,7 +11,7 @@ import { contrastiveStep } from '../../dist/train/contrastive-step.js'
 import { imageWork } from '../../dist/train/figures.js'
 import { parameterGroups } from '../../dist/train/parameter-groups.js'
 import { RandomStream } from '../../dist/train/random-stream.js'
-import { findPython, median, Peer, report, takeTurns } from './rows.mjs'
+import { findPython, median, Peer, report, reportProfile, takeTurns } from './rows.mjs'
 import { productRate } from './task-steps.mjs'
 
 // width, layers and heads of the image encoder, and of the language model
@@ -62,6 +62,7 @@ async function measure({ size, batch, dtype, rounds, python, json }) {
       }
       peer?.close()
     }
+    await reportProfile(`step ${size}, ${dtype}`, () => ours.take(1), json)
   } finally {
     for (const peer of peers) peer.close()
     ours.dispose()
