@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, describe, expect, it } from 'vitest'
 import { verifyCase } from '../../src/eval/verify/index.js'
+import * as torch from '../../src/torch/index.js'
 
 const base = fileURLToPath(new URL('../reference', import.meta.url))
 const folder = mkdtempSync(join(tmpdir(), 'cleft-verify-'))
@@ -44,6 +45,30 @@ describe('verify', () => {
     const config = JSON.parse(readFileSync(file, 'utf8')) as Record<string, unknown>
     writeFileSync(file, JSON.stringify({ ...config, scale_attn_by_inverse_layer_idx: false }))
     expect((await verifyCase(copy)).pass).toBe(false)
+  })
+
+  // the run takes its text features at the first padding
+  it('replays a run whose padding is another token than 0', async () => {
+    const copy = changed('trajectory', () => {})
+    const swapped = (name: string, change: (tensors: Record<string, torch.Tensor>) => void) =>
+      torch.scope(() => {
+        const file = join(copy, name)
+        const source = torch.openSafetensors(file)
+        const tensors = Object.fromEntries([...source.names].map((each) => [each, source.tensor(each).clone()]))
+        source.close()
+        change(tensors)
+        torch.saveSafetensors(tensors, file, { metadata: { format: 'pt' } })
+      })
+    swapped('io.safetensors', (tensors) => {
+      const ids = tensors['in.caption_ids']!
+      tensors['in.caption_ids'] = torch.where(ids.eq(0), 2, torch.where(ids.eq(2), 0, ids))
+    })
+    swapped('text/model.safetensors', (tensors) => {
+      const name = Object.keys(tensors).find((each) => each.endsWith('wte.weight'))!
+      const rows = torch.arange(tensors[name]!.size(0))
+      tensors[name] = tensors[name]!.indexSelect(0, torch.where(rows.eq(0), 2, torch.where(rows.eq(2), 0, rows)))
+    })
+    expect((await verifyCase(copy)).problems).toEqual([])
   })
 
   it('says what cannot be read', async () => {
