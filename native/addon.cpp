@@ -11,6 +11,7 @@
 #include "modes.hpp"
 #include "operators.hpp"
 #include "prepare.hpp"
+#include "profiler.hpp"
 #include "random.hpp"
 #include "scope_guard.hpp"
 #include "script.hpp"
@@ -148,6 +149,7 @@ Napi::Object start(Napi::Env env, Napi::Object exports) {
   defineShare(exports, *environment);
   defineScript(exports, *environment);
   definePrepare(exports, *environment);
+  defineProfiler(exports, *environment);
   return exports;
 }
 
