@@ -12,6 +12,17 @@ namespace cleft {
 // Whom to look for when something went wrong: nobody, ranks that do not answer, or also those that are behind.
 enum class Search : char { Nobody = '0', Missing = '1', Late = '2' };
 
+// How long a rank may take to say where it is, when it is asked.
+constexpr std::chrono::seconds kGrace(3);
+
+// "1.5 s"
+std::string shownSeconds(Milliseconds time);
+// What happened, without where in libtorch or Gloo.
+std::string messageOf(const std::exception_ptr& exception);
+// Values of the store.
+inline std::vector<uint8_t> bytesOf(const std::string& text) { return {text.begin(), text.end()}; }
+inline std::string textOf(const std::vector<uint8_t>& bytes) { return {bytes.begin(), bytes.end()}; }
+
 // Ranks that ask for different things: the words say it all.
 struct Disagreement : std::runtime_error {
   using std::runtime_error::runtime_error;

@@ -2,6 +2,7 @@ import type { ArgumentsCamelCase, Argv } from 'yargs'
 import type { Ensemble } from '../eval/loaded-model.js'
 import type { EvaluateOptions, EvaluationPart, EvaluationTask } from '../eval/options.js'
 import { type Progress, terminalReporter } from '../setup/report.js'
+import { readLaunchEnvironment } from '../torch/distributed/environment.js'
 import { type DatasetOptions, datasetOptions, datasetSpecOf } from './dataset-spec.js'
 
 export const command = 'eval <checkpoint> [folder]'
@@ -24,6 +25,7 @@ interface Options extends Omit<DatasetOptions, 'folder'> {
   prepared: string | undefined
   resamples: number | undefined
   seed: number | undefined
+  processes: number | undefined
   json: boolean
 }
 
@@ -57,6 +59,7 @@ export function builder(yargs: Argv): Argv<Options> {
     .option('prepared', { type: 'string', describe: 'a folder that `cleft prepare` made' })
     .option('resamples', { type: 'number', describe: 'of patients, for the intervals; default: 2000' })
     .option('seed', { type: 'number', describe: 'of the resamples; default: 0' })
+    .option('processes', { type: 'number', describe: 'of this machine that share the images; default: 1' })
     .option('json', { type: 'boolean', default: false, describe: 'metrics.json on standard output' })
     .example('$0 eval runs/a/checkpoints/step-00040000 CheXpert-v1.0-small --kind chexpert-5x200 --report report', '')
     .epilogue(
@@ -66,7 +69,8 @@ export function builder(yargs: Argv): Argv<Options> {
 
 /** evaluate()'s options, from a file of them or from flags. */
 async function optionsOf(options: ArgumentsCamelCase<Options>): Promise<EvaluateOptions> {
-  const { checkpoint, task, labels, ensemble, report, images, plainPaths, name, prepared, resamples, seed } = options
+  const { checkpoint, task, labels, ensemble, report, images, plainPaths, name, prepared, resamples, seed, processes } =
+    options
   const { 'max-problems': maxProblems } = options
   const own = {
     ...(task !== undefined && { task }),
@@ -77,6 +81,7 @@ async function optionsOf(options: ArgumentsCamelCase<Options>): Promise<Evaluate
     ...(ensemble !== undefined && { ensemble }),
     ...(resamples !== undefined && { resamples }),
     ...(seed !== undefined && { seed }),
+    ...(processes !== undefined && { processes }),
     ...(images !== undefined && { images }),
     ...(plainPaths !== undefined && { plainPaths }),
   }
@@ -107,16 +112,20 @@ async function optionsOf(options: ArgumentsCamelCase<Options>): Promise<Evaluate
 export async function handler(options: ArgumentsCamelCase<Options>): Promise<void> {
   const { json } = options
   const { evaluate } = await import('../eval/evaluate.js')
+  // of processes that a launcher started, the first speaks for all
+  const speaks = (readLaunchEnvironment()?.rank ?? 0) === 0
   const reporter = terminalReporter()
   const progress: Partial<Record<EvaluationPart, Progress>> = {}
   const { summary, report: written } = await evaluate({
     ...(await optionsOf(options)),
     onProgress(images, total, part) {
+      if (!speaks) return
       progress[part] ??= reporter.progress(part === 'test' ? 'evaluate' : 'thresholds', total, 'images')
       progress[part].update(images)
       if (images === total) progress[part].finish()
     },
   })
+  if (!speaks) return
   if (json) process.stdout.write(`${JSON.stringify(summary, null, 2)}\n`)
   else {
     const number = (value: number | null) => (value === null ? 'none' : value.toFixed(4))

@@ -1,5 +1,7 @@
 import type { ArgumentsCamelCase, Argv } from 'yargs'
 import { onInterrupt } from '../setup/exit.js'
+import { readLaunchEnvironment } from '../torch/distributed/environment.js'
+import { StoppedError } from '../torch/distributed/work.js'
 import { listRecipes } from '../train/recipes.js'
 import { Lines } from './lines.js'
 
@@ -17,6 +19,7 @@ export interface Options {
   data: string | undefined
   out: string | undefined
   resume: boolean
+  processes: number | undefined
   json: boolean
 }
 
@@ -39,6 +42,10 @@ export function builder(yargs: Argv): Argv<Options> {
     .option('data', { type: 'string', describe: "the data set's folder: data.root" })
     .option('out', { type: 'string', describe: "the run's folder" })
     .option('resume', { type: 'boolean', default: false, describe: 'go on from the last checkpoint in it' })
+    .option('processes', {
+      type: 'number',
+      describe: 'of this machine that train together, each with a batch of its own; torchrun and Slurm start them too',
+    })
     .option('json', {
       type: 'boolean',
       default: false,
@@ -53,8 +60,11 @@ class Interrupted extends Error {
   }
 }
 
+/** The usual status after SIGTERM: another process was told to stop, and this one with it. */
+const TERMINATED = 143
+
 export async function handler(options: ArgumentsCamelCase<Options>): Promise<void> {
-  const { config: file, recipe, stage, from, set, data, out, resume, json } = options
+  const { config: file, recipe, stage, from, set, data, out, resume, processes, json } = options
   if (file === undefined && recipe === undefined && from === undefined && set.length === 0) {
     throw new Error(
       'expected a configuration file, --recipe, --from or --set, but received none; see: npx cleft train --help',
@@ -71,36 +81,40 @@ export async function handler(options: ArgumentsCamelCase<Options>): Promise<voi
       ...(data !== undefined && { data: { root: data } }),
       ...(out !== undefined && { out }),
       ...(resume && { resume }),
+      ...(processes !== undefined && { processes }),
     },
   })
   const stop = new AbortController()
+  // of processes that a launcher started, the first speaks for all
+  const speaks = (readLaunchEnvironment()?.rank ?? 0) === 0
   const log = new ConsoleLog()
   const lines = new Lines()
   let release = () => {}
   try {
-    const job = train(run, { signal: stop.signal, logger: { warn: (message) => log.line(message) } })
+    const job = train(run, { signal: stop.signal, logger: { warn: (message) => speaks && log.line(message) } })
     for await (const event of job) {
-      log.write(event)
-      if (json) {
+      if (speaks) log.write(event)
+      if (speaks && json) {
         await lines.write(eventLine(event))
         await lines.flush()
       }
       // before it there is nothing to save
       if (event.type === 'start') {
         release = onInterrupt((status) => {
-          log.line('stopping, with a checkpoint; once more ends at once')
+          if (speaks) log.line('stopping, with a checkpoint; once more ends at once')
           stop.abort(new Interrupted(status))
         })
       }
     }
     const result = await job
     log.close()
-    process.stdout.write(json ? `${JSON.stringify({ type: 'result', ...result })}\n` : `${result.checkpoint}\n`)
+    if (speaks)
+      process.stdout.write(json ? `${JSON.stringify({ type: 'result', ...result })}\n` : `${result.checkpoint}\n`)
   } catch (error) {
     log.close()
-    if (!(error instanceof Interrupted)) throw error
-    log.line(`stopped; go on with --resume: ${run.out}`)
-    process.exitCode = error.status
+    if (!(error instanceof Interrupted || error instanceof StoppedError)) throw error
+    if (speaks) log.line(`stopped; go on with --resume: ${run.out}`)
+    process.exitCode = error instanceof Interrupted ? error.status : TERMINATED
   } finally {
     release()
     log.close()

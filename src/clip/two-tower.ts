@@ -104,7 +104,12 @@ export class TwoTower<TextInput> extends nn.Module {
 
   /** Embeddings of texts, of length 1: [B, embeddingWidth]. */
   encodeText(input: TextInput): Tensor {
-    return this.projectText(this.#textFeature(input))
+    return this.projectText(this.textFeature(input))
+  }
+
+  /** The features of texts before the projection, [B, textWidth]. */
+  textFeature(input: TextInput): Tensor {
+    return this.#textFeature(input)
   }
 
   /** Embeddings of features that were computed before. */

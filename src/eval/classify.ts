@@ -1,6 +1,6 @@
 import type { Dataset, Sample } from '../data/index.js'
 import * as torch from '../torch/index.js'
-import { type EncodeOptions, evaluationLoader } from './evaluation-loader.js'
+import { type EncodeOptions, encodeAll, evaluationLoader } from './evaluation-loader.js'
 import type { LoadedClassifier } from './loaded-classifier.js'
 import type { Predictions } from './predictions.js'
 import type { ZeroShotResult } from './zero-shot.js'
@@ -17,7 +17,7 @@ export type ClassifyResult = ZeroShotResult
 export async function classify(
   model: LoadedClassifier,
   dataset: Dataset,
-  { onProgress, ...options }: ClassifyOptions = {},
+  options: ClassifyOptions = {},
 ): Promise<ClassifyResult> {
   const isSingle = model.model.task === 'single'
   const columns = isSingle ? classColumns(model, dataset) : null
@@ -29,44 +29,27 @@ export async function classify(
     )
   }
   const loader = evaluationLoader(model, dataset, samples, options)
-  using scope = new torch.Scope()
-  const chosen: Sample[] = []
-  const parts: { features: torch.Tensor; logits: torch.Tensor }[] = []
-  for await (const batch of loader) {
-    using _ = batch
-    parts.push(
-      scope.run(() =>
-        torch.scope(() => {
-          const { features, logits } = model.classifyPixels(batch.pixels)
-          return { features: features.cpu(), logits: logits.cpu() }
-        }),
-      ),
-    )
-    chosen.push(...batch.samples)
-    onProgress?.(chosen.length, samples.length)
-    await new Promise(setImmediate)
+  const encode = (pixels: torch.Tensor) => {
+    const { features, logits } = model.classifyPixels(pixels)
+    return [features, logits]
   }
-  const joined = (name: 'features' | 'logits') =>
-    torch.cat(
-      parts.map((part) => part[name]),
-      0,
-    )
+  const { samples: chosen, tensors, unreadable } = await encodeAll(loader, encode, options)
+  const [embeddings, logits] = tensors as [torch.Tensor, torch.Tensor]
+  using _ = logits
+  const scores = torch.scope(() => {
+    // in the order of the data set's classes
+    const own = columns === null ? logits : logits.indexSelect(1, torch.tensor(columns, { dtype: 'int64' }))
+    return own.toTypedArray() as Float32Array
+  })
   return {
     prompts: [],
     samples: chosen,
-    embeddings: torch.keep(scope.run(() => joined('features'))),
-    predictions: predictionsOf(
-      model,
-      chosen,
-      scope.run(() => {
-        const logits = joined('logits')
-        if (columns === null) return logits.toTypedArray() as Float32Array
-        // in the order of the data set's classes
-        return logits.indexSelect(1, torch.tensor(columns, { dtype: 'int64' })).toTypedArray() as Float32Array
-      }),
-      { classes: isSingle ? dataset.classes.map(({ name }) => name) : model.classes, findings },
-    ),
-    unreadable: loader.problems.count,
+    embeddings,
+    predictions: predictionsOf(model, chosen, scores, {
+      classes: isSingle ? dataset.classes.map(({ name }) => name) : model.classes,
+      findings,
+    }),
+    unreadable,
   }
 }
 

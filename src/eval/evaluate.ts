@@ -1,10 +1,12 @@
 import type { AskedClass } from '../data/captions/index.js'
 import { type Dataset, type DatasetSpec, imagesOf, type OpenImages, openDataset } from '../data/index.js'
+import { messageOf } from '../setup/errors.js'
 import * as torch from '../torch/index.js'
 import { classify } from './classify.js'
 import { encodeDataset } from './encode-dataset.js'
 import { thresholdData, withSplit } from './evaluation-data.js'
 import { type ExampleSource, grayImages, type ImageReader, mapExamples, retrievalExamples } from './examples.js'
+import { launchEvaluation } from './launch.js'
 import { LoadedClassifier } from './loaded-classifier.js'
 import { LoadedModel, load } from './loaded-model.js'
 import { checkOptions, checkUsed, type EvaluateOptions, type EvaluationTask } from './options.js'
@@ -15,10 +17,13 @@ import { retrievalRanks } from './retrieval.js'
 import { type Provenance, type Summary, summarize } from './summary.js'
 import { isMultiLabel, type ZeroShotResult, zeroShot } from './zero-shot.js'
 
+const { Processes, startsProcesses } = torch.distributed
+type Processes = torch.distributed.Processes
+
 export interface Evaluation {
   readonly summary: Summary
   readonly predictions: Predictions
-  /** Null where none was asked for. */
+  /** Null where none was asked for; of several processes that were started by a launcher, the first one's alone. */
   readonly report: WrittenReport | null
 }
 
@@ -28,7 +33,8 @@ export interface RetrievalEvaluation extends Omit<Evaluation, 'predictions'> {
 }
 
 /**
- * Evaluates a model on a test set.
+ * Evaluates a model on a test set: of several processes each encodes a part of the images, and all get what one process
+ * would find; the first writes the report.
  *
  * @throws RangeError where model, data and task do not go together
  */
@@ -39,18 +45,33 @@ export async function evaluate(
 export async function evaluate(options: EvaluateOptions): Promise<Evaluation | RetrievalEvaluation>
 export async function evaluate(options: EvaluateOptions): Promise<Evaluation | RetrievalEvaluation> {
   checkOptions(options)
+  if (startsProcesses(options.processes)) return await launchEvaluation(options)
+  const { device = 'cpu', timeout } = options
+  const processes = await Processes.join({ device, ...(timeout !== undefined && { timeout: 1000 * timeout }) })
+  if (processes.size === 1) return await evaluateIn(processes, options)
+  try {
+    // a signal would stop each of them in another place
+    const { signal: _, ...own } = options
+    return await evaluateIn(processes, own)
+  } catch (error) {
+    await processes.fail(messageOf(error))
+    throw error
+  }
+}
+
+async function evaluateIn(processes: Processes, options: EvaluateOptions): Promise<Evaluation | RetrievalEvaluation> {
   const { from, task, logger } = options
-  const device = torch.deviceOf(options.device ?? 'cpu')
+  const device = processes.deviceOf(options.device ?? 'cpu')
   using model = await load<LoadedModel | LoadedClassifier>(from, { device, ...(logger && { logger }) })
   const own = model instanceof LoadedClassifier ? model.stage : 'zero-shot'
-  if (task === 'retrieval' && model instanceof LoadedModel) return await evaluateRetrieval(model, options)
+  if (task === 'retrieval' && model instanceof LoadedModel) return await evaluateRetrieval(model, options, processes)
   if (task !== undefined && task !== own) {
     const stage = task === 'zero-shot' || task === 'retrieval' ? 'pretrain or prompt' : task
     throw new RangeError(
       `evaluate: expected a checkpoint of the stage ${stage} for the task '${task}', but '${from}' is one for '${own}'; give another, or leave the task out`,
     )
   }
-  return await evaluateModel(model, own, options)
+  return await evaluateModel(model, own, options, processes)
 }
 
 /** Images and what else a loader needs beside its data set. The images are to be closed. */
@@ -117,6 +138,7 @@ async function evaluateModel(
   model: LoadedModel | LoadedClassifier,
   task: EvaluationTask,
   options: EvaluateOptions,
+  processes: Processes,
 ): Promise<Evaluation> {
   const { ensemble, labels, onProgress, resamples, seed = 0, uncertain, blank } = options
   const spec = withSplit(options.data)
@@ -127,11 +149,11 @@ async function evaluateModel(
   const isLabelled = (sample: Dataset['samples'][number]) => (isMulti ? sample.findings : sample.label) !== null
   const { dataset: held, notes } = await thresholdData(spec, dataset, isLabelled, options)
   // refused before the work, not after it
-  if (options.report !== undefined) makeFolder(options.report)
+  const folder = reportFolder(options, processes)
   const { images, source } = loadingOf(options)
   const predict = (own: Dataset, part: 'thresholds' | 'test'): Promise<ZeroShotResult> => {
     const tell = onProgress && ((done: number, total: number) => onProgress(done, total, part))
-    const shared = { ...source, ...(tell && { onProgress: tell }) }
+    const shared = { ...source, processes, ...(tell && { onProgress: tell }) }
     if (isClassifier) return classify(model, own, shared)
     return zeroShot(model, own, { ...shared, ...(labels && { labels }), ...(ensemble && { ensemble }) })
   }
@@ -154,9 +176,9 @@ async function evaluateModel(
       provenance: await provenanceOf(model, task, { dataset, spec, images, prompts, settings }, options),
     })
     const report =
-      options.report === undefined
+      folder === null
         ? null
-        : await writeReport(options.report, {
+        : await writeReport(folder, {
             summary,
             predictions,
             embedding: embeddingOf(embeddings, groupsOf(predictions)),
@@ -170,7 +192,11 @@ async function evaluateModel(
 }
 
 /** Captions by images and images by captions, of everything in the test set that has one. */
-async function evaluateRetrieval(model: LoadedModel, options: EvaluateOptions): Promise<RetrievalEvaluation> {
+async function evaluateRetrieval(
+  model: LoadedModel,
+  options: EvaluateOptions,
+  processes: Processes,
+): Promise<RetrievalEvaluation> {
   const { onProgress, resamples, seed = 0 } = options
   checkUsed(options, 'retrieval', true)
   const spec = withSplit(options.data)
@@ -179,11 +205,12 @@ async function evaluateRetrieval(model: LoadedModel, options: EvaluateOptions): 
   if (captioned.length === 0) {
     throw new RangeError(`evaluate: expected images with captions for 'retrieval', but '${dataset.root}' has none`)
   }
-  if (options.report !== undefined) makeFolder(options.report)
+  const folder = reportFolder(options, processes)
   const { images, source } = loadingOf(options)
   const tell = onProgress && ((done: number, total: number) => onProgress(done, total, 'test'))
   try {
-    const encoded = await encodeDataset(model, dataset, captioned, { ...source, ...(tell && { onProgress: tell }) })
+    const shared = { ...source, processes, ...(tell && { onProgress: tell }) }
+    const encoded = await encodeDataset(model, dataset, captioned, shared)
     using _ = encoded.embeddings
     const { ranks, text } = (await captionsOf(model, encoded))!
     using __ = text
@@ -195,9 +222,9 @@ async function evaluateRetrieval(model: LoadedModel, options: EvaluateOptions): 
       provenance: await provenanceOf(model, 'retrieval', { dataset, spec, images, prompts: [], settings }, options),
     })
     const report =
-      options.report === undefined
+      folder === null
         ? null
-        : await writeReport(options.report, {
+        : await writeReport(folder, {
             summary,
             predictions: null,
             retrieval: await retrievalExamples(encoded, text, shownImages(model, { dataset, ...source }, options)),
@@ -207,6 +234,13 @@ async function evaluateRetrieval(model: LoadedModel, options: EvaluateOptions): 
   } finally {
     await images.close()
   }
+}
+
+/** Where this process writes the report, made; null: nowhere. */
+function reportFolder({ report }: EvaluateOptions, { isFirst }: Processes): string | null {
+  if (report === undefined || !isFirst) return null
+  makeFolder(report)
+  return report
 }
 
 const writing = ({ images, plainPaths }: EvaluateOptions) => ({

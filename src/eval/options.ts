@@ -50,6 +50,10 @@ export interface EvaluateOptions extends LabelRules {
   /** Of the bootstrap. Default: 2,000. */
   resamples?: number
   seed?: number
+  /** Processes of this machine that share the images. Default: those that torchrun or Slurm started, else one. */
+  processes?: number
+  /** How long processes wait for one another, in seconds. Default: 600. */
+  timeout?: number
   /** Default: 'cpu'; 'auto': a GPU where there is one. */
   device?: torch.Device | 'auto'
   signal?: AbortSignal
@@ -78,6 +82,8 @@ const known = z.strictObject({
   batchSize: count.optional(),
   resamples: count.optional(),
   seed: z.number().int().min(0).optional(),
+  processes: count.optional(),
+  timeout: z.number().positive().optional(),
   device: z.string().optional(),
   signal: z.unknown().optional(),
   onProgress: z.unknown().optional(),

@@ -39,6 +39,8 @@ export interface Progress {
   loader: unknown
   /** Steps left out so far for a gradient that was not finite. */
   skipped: number
+  /** How many trained together. */
+  processes: number
   /** The best value so far of what the run is judged by, and its step. */
   best: { step: number; value: number } | null
 }
@@ -68,12 +70,21 @@ export function checkpointSteps(out: string): number[] {
     .sort((a, b) => a - b)
 }
 
+/** Names of the random states of a process. The first one's are those of a run with one process. */
+const randomPrefix = (rank: number): string => (rank === 0 ? 'random' : `random-of-${rank}`)
+
 /**
  * Writes a checkpoint and gives its folder.
  *
+ * @param randoms of each process, what its stream's state() gave
  * @throws where it cannot be written (a full disk, a folder that is read-only): what was there stays whole
  */
-export function saveCheckpoint(out: string, state: RunState, progress: Progress): string {
+export function saveCheckpoint(
+  out: string,
+  state: RunState,
+  progress: Progress,
+  randoms: readonly (readonly torch.Tensor[])[],
+): string {
   const folder = checkpointFolder(out, progress.step)
   const part = `${folder}${PART}`
   try {
@@ -82,7 +93,9 @@ export function saveCheckpoint(out: string, state: RunState, progress: Progress)
     state.task.saveModel(part)
     torch.scope(() => {
       const { tensors, numbers, groups } = optimizerTensors(state.optimizer)
-      for (const [index, each] of state.random.state().entries()) tensors.set(`random.${index}`, each)
+      for (const [rank, states] of randoms.entries()) {
+        for (const [index, each] of states.entries()) tensors.set(`${randomPrefix(rank)}.${index}`, each)
+      }
       const ema = state.ema?.stateDict()
       for (const [index, each] of (ema?.shadow_params ?? []).entries()) tensors.set(`ema.${index}`, each)
       const extra = state.task.extra?.state()
@@ -131,16 +144,17 @@ export function readProgress(folder: string): Progress {
       `expected '${path}' to be of a checkpoint of ours, version 1, but it is not; give another folder`,
     )
   }
-  const { step, options, beginning, loader, skipped, best } = file
-  return { step, options, beginning, loader, skipped, best }
+  const { step, options, beginning, loader, skipped, best, processes = 1 } = file
+  return { step, options, beginning, loader, skipped, best, processes }
 }
 
 /**
- * Puts optimizer, random numbers, scaler and averages where a checkpoint has them. The model is read by loadModel.
+ * Puts optimizer, random numbers, scaler and averages where a checkpoint has them. The model is read by loadModel. A process
+ * more than there were keeps its random numbers.
  *
  * @throws where they are of another model or optimizer
  */
-export function restoreState(folder: string, { task, optimizer, random, scaler, ema }: RunState): void {
+export function restoreState(folder: string, { task, optimizer, random, scaler, ema }: RunState, rank: number): void {
   const file = readJsonObject(join(folder, TRAINING)) as unknown as TrainingFile
   using tensors = torch.openSafetensors(join(folder, OPTIMIZER))
   torch.scope(() => {
@@ -169,7 +183,8 @@ export function restoreState(folder: string, { task, optimizer, random, scaler, 
         json: file.extra,
       })
     }
-    random.restore(list('random').map((each) => each.clone()))
+    const states = list(randomPrefix(rank))
+    if (rank === 0 || states.length > 0) random.restore(states.map((each) => each.clone()))
     if (scaler !== null && file.scaler !== null) scaler.loadStateDict(file.scaler as never)
     if (ema !== null) {
       const { decay } = ema.stateDict()

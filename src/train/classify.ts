@@ -4,7 +4,7 @@ import { type Batch, DataLoader, imagesOf, type OpenImages } from '../data/index
 import * as torch from '../torch/index.js'
 import type { ClassLabels } from './class-labels.js'
 import { classMetrics, outcomeOf } from './class-metrics.js'
-import { refuseSplitBatchNorm } from './contrastive-step.js'
+import { refuseOwnBatchNorm, refuseSplitBatchNorm } from './contrastive-step.js'
 import type { FeatureBatch } from './feature-batches.js'
 import { featureTask } from './feature-task.js'
 import { type LabelledData, openLabelled } from './labelled-data.js'
@@ -22,6 +22,9 @@ import { judgedBy } from './validation-data.js'
  * Linear probe and fine-tuning: a linear layer to the classes on the pooled feature before the projection.
  */
 
+const { Processes } = torch.distributed
+type Processes = torch.distributed.Processes
+
 type Options = FullProbeOptions | FullFineTuneOptions
 
 /** What both stages begin with. Nothing of the run's folder is touched. */
@@ -32,7 +35,7 @@ interface Beginning extends LabelledData {
 }
 
 async function begin(options: Options, context: RunContext, from: string | null): Promise<Beginning> {
-  const device = torch.deviceOf(options.device)
+  const device = (context.processes ?? Processes.alone).deviceOf(options.device)
   const data = await openLabelled(options, context)
   const { model, ...parts } = await modelOf(options, data.labels, device, context, from)
   ownMemory(model)
@@ -105,6 +108,7 @@ export async function fineTuneTask(
 ): Promise<Task<Batch>> {
   const { model, device, labels, dataset, held, batchSize, parts } = await begin(options, context, from)
   const { microBatch = batchSize, seed, augment } = options
+  const { processes = Processes.alone } = context
   let images: OpenImages | null = null
   const close = async () => {
     await images?.close()
@@ -117,6 +121,7 @@ export async function fineTuneTask(
     applyFreezing(model, options)
     model.train()
     if (microBatch < batchSize) refuseSplitBatchNorm(model)
+    if (processes.size > 1) refuseOwnBatchNorm(model)
     const shared = {
       ...images.source,
       ...parts.input,
@@ -125,6 +130,8 @@ export async function fineTuneTask(
       device,
       maxProblems: options.maxProblems,
       signal: context.signal,
+      rank: processes.rank,
+      worldSize: processes.size,
     }
     const heldBatches =
       held && new DataLoader(held, { ...shared, batchSize: Math.min(microBatch, held.samples.length), training: false })
@@ -134,8 +141,9 @@ export async function fineTuneTask(
       batches: new DataLoader(dataset, { ...shared, batchSize, training: true, augment }),
       logScale: null,
       start: { images: dataset.samples.length, captions: null, figures: null },
-      step: (batch, tools) => classificationStep(model, labels, batch, { ...tools, microBatch, device, options }),
-      validate: heldBatches && ((pause) => validateClassifier(model, labels, heldBatches, pause)),
+      step: (batch, tools) =>
+        classificationStep(model, labels, batch, { ...tools, microBatch, device, options, processes }),
+      validate: heldBatches && ((pause) => validateClassifier(model, labels, heldBatches, { pause, processes })),
       judgedBy: judgedBy(options.validation),
       saveModel: (folder) => saveClassifier(folder, model, { ...parts, stage: options.stage }),
       picture: (batch, step) =>
@@ -155,6 +163,7 @@ interface ClassificationStep extends StepTools {
   readonly microBatch: number
   readonly device: torch.Device
   readonly options: Pick<FullFineTuneOptions, 'precision'>
+  readonly processes: Processes
 }
 
 /** Forward and backward of one batch, some images at a time: the gradients are those of the batch's mean loss. */
@@ -162,10 +171,12 @@ async function classificationStep(
   model: Classifier,
   labels: ClassLabels,
   { pixels, samples }: Batch,
-  { random, pause, scaleLoss, microBatch, device, options }: ClassificationStep,
+  { random, pause, scaleLoss, microBatch, device, options, processes }: ClassificationStep,
 ): Promise<StepOutcome> {
   using scope = new torch.Scope()
-  const { targets, count } = scope.run(() => labels.targetsOf(samples, device))
+  const { targets, count: own } = scope.run(() => labels.targetsOf(samples, device))
+  // the mean of the processes' losses is then the mean over all that is counted in the joined batch
+  const count = (await processes.gather(own)).reduce((sum, each) => sum + each, 0) / processes.size
   const [losses, all]: [torch.Tensor[], torch.Tensor[]] = [[], []]
   for (let start = 0; start < samples.length; start += microBatch) {
     if (start > 0) await pause()
@@ -176,7 +187,7 @@ async function classificationStep(
         const logits = random.run(() =>
           inPrecision(options.precision, device, () => model.forward(pixels.narrow(0, start, size))),
         )
-        const loss = classificationLoss(logits, own).div(Math.max(1, count))
+        const loss = classificationLoss(logits, own).div(Math.max(1 / processes.size, count))
         random.run(() => (scaleLoss?.(loss) ?? loss).backward())
         return [loss.detach(), logits.detach()] as const
       })
@@ -197,21 +208,30 @@ async function validateClassifier(
   model: Classifier,
   labels: ClassLabels,
   batches: DataLoader,
-  pause: () => Promise<void>,
+  { pause, processes }: { pause: () => Promise<void>; processes: Processes },
 ): Promise<Record<string, number>> {
   using scope = new torch.Scope()
   const logits: torch.Tensor[] = []
-  const samples: Batch['samples'][number][] = []
+  const indices: number[] = []
   model.eval()
   try {
     for await (const batch of batches) {
       using _ = batch
       logits.push(scope.run(() => torch.noGrad(() => torch.scope(() => model.forward(batch.pixels)))))
-      samples.push(...batch.samples)
+      indices.push(...batch.indices)
       await pause()
     }
   } finally {
     model.train()
   }
-  return scope.run(() => classMetrics(torch.cat(logits, 0), labels, samples))
+  const own = logits.length === 0 ? null : scope.run(() => torch.cat(logits, 0))
+  const all = await processes.gatherInOrder(indices, own)
+  if (all === null) throw new Error('expected images for validation that can be read, but there are none')
+  const { numbers, rows } = all
+  using _ = rows
+  return classMetrics(
+    rows,
+    labels,
+    numbers.map((index) => batches.dataset.samples[index]!),
+  )
 }

@@ -6,15 +6,17 @@ import * as torch from '../torch/index.js'
 import { inPrecision } from './precision.js'
 import type { RandomStream } from './random-stream.js'
 
+const { Processes } = torch.distributed
+type Processes = torch.distributed.Processes
 type Tensor = torch.Tensor
 
 export interface ContrastiveBatch extends TargetOptions {
   /** [B, 3, H, W], normalised, on the model's device. */
   pixels: Tensor
-  /** Each image's, or with `corpus` all texts that there are, each once. */
+  /** Each image's, or with `corpus` this process' part of all texts that there are, each once. */
   texts: TokenSequences
   /** Image to text is against all texts. */
-  corpus?: Pick<CorpusOptions, 'owners' | 'logShares'> | null
+  corpus?: (Pick<CorpusOptions, 'owners' | 'logShares'> & { readonly join?: (features: Tensor) => Tensor }) | null
 }
 
 export interface StepOptions {
@@ -28,6 +30,10 @@ export interface StepOptions {
   regularizer?: (() => Tensor) | undefined
   forward?: ImageForwardOptions
   random: RandomStream
+  /** Those whose batches are one. Targets, captions and owners are then of the joined batch. Default: this one. */
+  processes?: Processes
+  /** Of several processes, whether images and captions compete with their own process' alone; targets are of that. */
+  isLocal?: boolean
   /** Called between micro-batches: gives the event loop its turn, and may throw to stop. */
   pause?: () => Promise<void>
 }
@@ -35,7 +41,7 @@ export interface StepOptions {
 export interface StepResult {
   /** [] */
   loss: Tensor
-  /** [B, B] */
+  /** [B, B], B over all processes unless the step is local. */
   scores: Tensor
 }
 
@@ -47,6 +53,10 @@ export interface StepResult {
  * before (gradient caching: Gao et al. 2021, arXiv 2101.06983). Projections see the whole batch, so that their BatchNorm
  * does too. The gradients are those of the unsplit batch.
  *
+ * Of several processes each encodes its own images and texts; their features are gathered before the projections, and every
+ * process has the loss of the joined batch. The mean of the gradients over the processes is then that of one process with
+ * the joined batch: taking it is left to the caller.
+ *
  * @throws TypeError for a split batch and an encoder with BatchNorm in it, whose statistics would be those of a part
  */
 export async function contrastiveStep(
@@ -57,6 +67,7 @@ export async function contrastiveStep(
   const { random, pause = async () => {}, microBatch = batch.pixels.size(0), forward } = options
   const total = batch.pixels.size(0)
   if (microBatch < total) refuseSplitBatchNorm(model)
+  if ((options.processes?.size ?? 1) > 1) refuseOwnBatchNorm(model)
   using scope = new torch.Scope()
   const run = <T>(work: () => T): T => scope.run(() => random.run(() => cast(model, options, work)))
   const feature = (start: number) =>
@@ -108,9 +119,13 @@ function lossOf(
   model: TextTower,
   feature: Tensor,
   { texts, corpus, ...targets }: ContrastiveBatch,
-  { regularizer }: StepOptions,
+  { regularizer, processes = Processes.alone, isLocal = false }: StepOptions,
 ): StepResult {
-  const [image, text] = [model.projectImage(feature), model.encodeText(texts)]
+  // before the projections, so that BatchNorm in them has the statistics of the joined batch
+  let image = model.projectImage(processes.gatherFeatures(feature))
+  const features = model.textFeature(texts)
+  let text = model.projectText(corpus ? (corpus.join?.(features) ?? features) : processes.gatherFeatures(features))
+  if (isLocal) [image, text] = [processes.ownRows(image), processes.ownRows(text)]
   const { loss, scores } = corpus
     ? corpusLoss(image, text, model.logit_scale, { ...targets, ...corpus })
     : contrastiveLoss(image, text, model.logit_scale, targets)
@@ -121,11 +136,27 @@ function cast<T>(model: TextTower, { precision = 'float32' }: StepOptions, work:
   return inPrecision(precision, model.logit_scale.device as torch.Device, work)
 }
 
+interface ImageModel {
+  readonly image: torch.nn.Module
+}
+
+const batchNormOf = ({ image }: ImageModel): string | undefined =>
+  image.namedModules().find(([, each]) => each instanceof torch.nn.BatchNorm2d && each.training)?.[0]
+
 /** @throws TypeError where a split batch would give BatchNorm the statistics of a part */
-export function refuseSplitBatchNorm({ image }: { readonly image: torch.nn.Module }): void {
-  const found = image.namedModules().find(([, each]) => each instanceof torch.nn.BatchNorm2d && each.training)
+export function refuseSplitBatchNorm(model: ImageModel): void {
+  const found = batchNormOf(model)
   if (found === undefined) return
   throw new TypeError(
-    `microBatch: expected an image encoder without BatchNorm for a split batch, but it has ${found[0]}, whose statistics would be those of a part; use a batch that fits, or an encoder without`,
+    `microBatch: expected an image encoder without BatchNorm for a split batch, but it has ${found}, whose statistics would be those of a part; use a batch that fits, or an encoder without`,
+  )
+}
+
+/** @throws TypeError where several processes would give BatchNorm each its own statistics */
+export function refuseOwnBatchNorm(model: ImageModel): void {
+  const found = batchNormOf(model)
+  if (found === undefined) return
+  throw new TypeError(
+    `processes: expected an image encoder without BatchNorm for several processes, but it has ${found}, whose statistics would be each process' own; use one process, or an encoder without`,
   )
 }

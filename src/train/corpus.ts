@@ -4,30 +4,59 @@ import * as torch from '../torch/index.js'
 import type { CaptionTokens } from './caption-tokens.js'
 import type { FullPretrainOptions } from './options/index.js'
 
-/** Every distinct caption of a training set, for `negatives: 'corpus'`. */
+type Processes = torch.distributed.Processes
+
+/** Every distinct caption of a training set, for `negatives: 'corpus'`. Several processes encode a part each. */
 export class Corpus implements Disposable {
-  /** Token ids, a text for each caption. */
+  /** Token ids, a text for each caption of this process' part. */
   readonly texts: TokenSequences
   /** [M]: ln of the captions' shares of the images; null without priors. */
   readonly logShares: torch.Tensor | null
   readonly #rows: ReadonlyMap<string, number>
+  readonly #processes: Processes
 
-  private constructor(captions: readonly string[], texts: TokenSequences, logShares: torch.Tensor | null) {
+  private constructor(
+    captions: readonly string[],
+    texts: TokenSequences,
+    logShares: torch.Tensor | null,
+    processes: Processes,
+  ) {
     this.texts = texts
     this.logShares = logShares
     this.#rows = new Map(captions.map((caption, row) => [caption, row]))
+    this.#processes = processes
   }
 
   /** Of captions with their shares. {@link checkCorpus} says whether it may be. */
   static async of(
     shares: ReadonlyMap<string, number>,
     tokens: CaptionTokens,
-    { priors, device }: { priors: boolean; device: torch.Device },
+    { priors, device, processes }: { priors: boolean; device: torch.Device; processes: Processes },
   ): Promise<Corpus> {
+    const { rank, size } = processes
     const captions = [...shares.keys()]
-    const texts = await tokens.encode(captions)
-    const logShares = priors ? torch.keep(torch.tensor([...shares.values()].map(Math.log), { device })) : null
-    return new Corpus(captions, texts, logShares)
+    // those that begin alike go to one process, which encodes what they share once
+    if (size > 1) captions.sort()
+    const share = shareOf(captions.length, processes)
+    const texts = await tokens.encode(share === null ? captions : captions.slice(rank * share, (rank + 1) * share))
+    const logShares = priors
+      ? torch.keep(
+          torch.tensor(
+            captions.map((each) => Math.log(shares.get(each)!)),
+            { device },
+          ),
+        )
+      : null
+    return new Corpus(captions, texts, logShares, processes)
+  }
+
+  /** The features of all captions, [M, width], of those of each process' part. */
+  readonly join = (own: torch.Tensor): torch.Tensor => {
+    const share = shareOf(this.#rows.size, this.#processes)
+    if (share === null) return own
+    // only the last part may be shorter: its padding comes last
+    const padded = own.size(0) === share ? own : torch.constantPadNd(own, [0, 0, 0, share - own.size(0)])
+    return this.#processes.gatherFeatures(padded).narrow(0, 0, this.#rows.size)
   }
 
   /** The batch's captions among all. */
@@ -42,6 +71,12 @@ export class Corpus implements Disposable {
   [Symbol.dispose](): void {
     this.logShares?.dispose()
   }
+}
+
+/** How many captions each process encodes; null: all of them. */
+function shareOf(captions: number, { size }: Processes): number | null {
+  const share = Math.ceil(captions / size)
+  return size === 1 || (size - 1) * share >= captions ? null : share
 }
 
 const refuse = (what: string): never => {

@@ -28,6 +28,8 @@ export interface StartEvent {
   /** What a repetition to the bit needs to have alike, beside the configuration. */
   readonly device: string
   readonly threads: number
+  /** That train together. */
+  readonly processes: number
   /** Version of libtorch. */
   readonly torch: string
 }
@@ -58,7 +60,10 @@ export interface StepEvent {
   readonly steps: number
   readonly epoch: number
   readonly loss: number
-  /** In percent: retrieval at 1 within the batch, both directions; where there are classes, how many are right. */
+  /**
+   * In percent: retrieval at 1 within the batch, both directions; where there are classes, how many are right. Of several
+   * processes those of the joined batch, but with classes or local negatives those of the first one's.
+   */
   readonly accuracy: number
   readonly lr: number
   readonly gradientNorm: number

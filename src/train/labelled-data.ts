@@ -35,10 +35,12 @@ export async function openLabelled(options: LabelledOptions, context: RunContext
   const labels = ClassLabels.of(whole, options)
   labels.checkExamples(whole.samples)
   const dataset = labels.labelled(whole, { fraction, keepSize, balance, seed: rest.seed })
-  const { batchSize = Math.min(USUAL_BATCH, dataset.samples.length) } = options
-  if (batchSize > dataset.samples.length) {
+  // each process has a batch of its own
+  const most = Math.floor(dataset.samples.length / (context.processes?.size ?? 1))
+  const { batchSize = Math.min(USUAL_BATCH, most) } = options
+  if (batchSize > most) {
     throw new RangeError(
-      `batchSize: expected as many images as have a label, ${dataset.samples.length}, at most, but received ${batchSize}`,
+      `batchSize: expected as many images as have a label, ${most} in each process, at most, but received ${batchSize}`,
     )
   }
   const held = await heldOut(spec, options, labels, context)

@@ -14,7 +14,7 @@ import type { RunContext } from './run.js'
 import type { Task } from './task.js'
 import { buildTowers, resumeTowers } from './towers.js'
 import { validate } from './validate.js'
-import { judgedBy, validationData } from './validation-data.js'
+import { judgedBy, validationData, validationLoader } from './validation-data.js'
 import { trainsMoreThanSaved, WholeAdapter } from './whole-adapter.js'
 
 /**
@@ -28,7 +28,8 @@ export async function pretrainTask(
   from: string | null,
 ): Promise<Task<Batch>> {
   const { data, batchSize, microBatch, seed, imageSize, resize, augment, targets, precision } = options
-  const device = torch.deviceOf(options.device)
+  const { processes = torch.distributed.Processes.alone } = context
+  const device = processes.deviceOf(options.device)
   const spec = { maxProblems: options.maxProblems, ...data } as unknown as DatasetSpec
   const dataset = await openDataset(spec)
   const images = imagesOf(options)
@@ -43,14 +44,15 @@ export async function pretrainTask(
       device,
       maxProblems: options.maxProblems,
       signal: context.signal,
+      rank: processes.rank,
+      worldSize: processes.size,
     }
     const loader = new DataLoader(dataset, { ...shared, training: true, augment })
     const shares = options.negatives === 'corpus' ? loader.captionShares() : null
     if (shares !== null) checkCorpus(shares.size, options)
     const { validation } = options
     const held = await validationData(spec, validation, context)
-    const validationBatches =
-      held && new DataLoader(held, { ...shared, batchSize: Math.min(batchSize, held.samples.length), training: false })
+    const validationBatches = validationLoader(held, validation?.maximumImages ?? 0, shared)
     const towers = await (from === null
       ? seeded(seed, () => buildTowers(options, device, context.logger))
       : resumeTowers(from, options, device, context.logger))
@@ -59,7 +61,8 @@ export async function pretrainTask(
     const tokens = new CaptionTokens(tokenizer, model.encoding.maximumLength!)
     const captions = dataset.samples.map(({ caption }) => caption)
     if (shares !== null) checkSharing(model, options)
-    const corpus = shares && (await Corpus.of(shares, tokens, { priors: options.priors, device }))
+    const corpus = shares && (await Corpus.of(shares, tokens, { priors: options.priors, device, processes }))
+    const isLocal = options.negatives === 'local'
     const adapter = trainsMoreThanSaved(options) ? new WholeAdapter(model, options) : null
     return {
       model,
@@ -74,12 +77,13 @@ export async function pretrainTask(
       async step(batch, tools) {
         const captions = batch.captions.map((each) => each ?? '')
         const texts = corpus?.texts ?? (await tokens.encode(captions))
-        const own = { targets, captions }
-        const all = corpus && { owners: corpus.ownersOf(captions), logShares: corpus.logShares }
+        const joined = isLocal ? captions : (await processes.gather(captions)).flat()
+        const own = { targets, captions: joined }
+        const all = corpus && { owners: corpus.ownersOf(joined), logShares: corpus.logShares, join: corpus.join }
         const { loss, scores } = await contrastiveStep(
           model,
           { pixels: batch.pixels, texts, corpus: all, ...own },
-          { ...tools, microBatch, precision, regularizer: adapter?.regularizer },
+          { ...tools, microBatch, precision, processes, isLocal, regularizer: adapter?.regularizer },
         )
         return { loss, accuracy: () => retrievalAccuracy(scores, 1, own), held: [scores] }
       },
@@ -89,11 +93,7 @@ export async function pretrainTask(
       },
       ...(adapter && { extra: adapter.extra }),
       validate:
-        validationBatches &&
-        ((pause) => {
-          const { maximumImages } = validation!
-          return validate(model, validationBatches, tokens, { targets, maximumImages, pause })
-        }),
+        validationBatches && ((pause) => validate(model, validationBatches, tokens, { targets, pause, processes })),
       judgedBy: judgedBy(validation),
       saveModel: (folder) => saveModel(folder, model, files),
       picture: inputPicture,

@@ -33,7 +33,7 @@ import type { RunContext } from './run.js'
 import type { Task } from './task.js'
 import { freezeUnusedOfImage } from './towers.js'
 import { validate } from './validate.js'
-import { judgedBy, validationData } from './validation-data.js'
+import { judgedBy, validationData, validationLoader } from './validation-data.js'
 
 /*
  * Prompt tuning: a learned context in place of the template before labels' words (Du et al., MICCAI 2024, section 2.3).
@@ -52,7 +52,7 @@ interface Beginning {
  * contrastive objective the image encoder, its projection and the temperature.
  */
 async function begin(options: FullPromptOptions, context: RunContext, from: string | null): Promise<Beginning> {
-  const device = torch.deviceOf(options.device)
+  const device = (context.processes ?? torch.distributed.Processes.alone).deviceOf(options.device)
   const folder = from ?? options.from
   refuseClassifier(folder)
   const files = readModelFiles(folder)
@@ -214,6 +214,7 @@ async function contrastiveTask(
   refuseUnused(options, ['labels', 'findings'])
   const { device, model, tokens, files, spec } = await begin(options, context, from)
   const { batchSize = USUAL_BATCH, microBatch, seed, augment, targets, precision, validation } = options
+  const { processes = torch.distributed.Processes.alone } = context
   const images = imagesOf(options)
   const close = async () => {
     await images.close()
@@ -239,9 +240,10 @@ async function contrastiveTask(
       device,
       maxProblems: options.maxProblems,
       signal: context.signal,
+      rank: processes.rank,
+      worldSize: processes.size,
     }
-    const heldBatches =
-      held && new DataLoader(held, { ...shared, batchSize: Math.min(batchSize, held.samples.length), training: false })
+    const heldBatches = validationLoader(held, validation?.maximumImages ?? 0, { ...shared, batchSize })
     const words = (captions: readonly (string | null)[]) => captions.map((each) => wordsAfterContext(each ?? ''))
     const bare = { encode: (captions: readonly string[]) => tokens.encode(words(captions)) }
     return {
@@ -256,12 +258,12 @@ async function contrastiveTask(
       },
       async step(batch, tools) {
         const captions = words(batch.captions)
-        const own = { targets, captions }
         const texts = await tokens.encode(captions)
+        const own = { targets, captions: (await processes.gather(captions)).flat() }
         const { loss, scores } = await contrastiveStep(
           model,
           { pixels: batch.pixels, texts, ...own },
-          { ...tools, microBatch, precision },
+          { ...tools, microBatch, precision, processes },
         )
         return { loss, accuracy: () => retrievalAccuracy(scores, 1, own), held: [scores] }
       },
@@ -269,8 +271,7 @@ async function contrastiveTask(
       validate:
         heldBatches &&
         (async (pause) => {
-          const { maximumImages } = validation!
-          const found = await validate(model, heldBatches, bare, { targets, maximumImages, pause })
+          const found = await validate(model, heldBatches, bare, { targets, pause, processes })
           return { ...found, accuracy: found.accuracy1! }
         }),
       judgedBy: judgedBy(validation),

@@ -1,3 +1,4 @@
+import { Random } from '../data/index.js'
 import * as torch from '../torch/index.js'
 
 /**
@@ -63,6 +64,11 @@ export class RandomStream implements Disposable {
   [Symbol.dispose](): void {
     torch.dispose(this.#states)
   }
+}
+
+/** What a process' random numbers begin with at a step: the first one's are those of a run with one process. */
+export function streamSeed(seed: number, rank: number, step: number): number {
+  return rank === 0 ? seed + 1 : new Random(seed, 'process', rank, step).integer(2 ** 31)
 }
 
 /** Runs asynchronous work that draws from the default generators, which are then as they were. */

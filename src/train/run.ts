@@ -4,7 +4,6 @@ import { makeFolders } from '../setup/files.js'
 import * as torch from '../torch/index.js'
 import {
   checkpointFolder,
-  checkpointSteps,
   type Progress,
   pruneCheckpoints,
   type RunState,
@@ -15,7 +14,7 @@ import {
 import type { TrainEvent } from './events.js'
 import { checkFirstGradients } from './first-step.js'
 import { type FullOptions, warmupOf } from './options/index.js'
-import { RandomStream } from './random-stream.js'
+import { RandomStream, streamSeed } from './random-stream.js'
 import { StepLog } from './step-log.js'
 import type { Task, TaskBatch } from './task.js'
 
@@ -35,24 +34,38 @@ export interface TrainResult {
 
 export interface RunContext {
   emit: (event: TrainEvent) => void
+  /** Of several processes it stops all of them, after the same step. */
   signal?: AbortSignal | undefined
   logger?: Logger | undefined
   /** SHA-256 of the checkpoint that the run begins with (`from`); null where it begins with none. */
   beginning: string | null
+  /** Those that train together. Default: this one. */
+  processes?: Processes | undefined
 }
+
+const { Processes, StoppedError } = torch.distributed
+type Processes = torch.distributed.Processes
 
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve))
 
-/** The run around a stage: steps with their rates, validation, logs, checkpoints, stops. */
+/**
+ * The run around a stage: steps with their rates, validation, logs, checkpoints, stops.
+ *
+ * Several processes run the same steps on batches of their own: gradients become their mean, with which all parameters stay
+ * the same, and so does everything that is decided by them. The first one writes; the checkpoint is of all.
+ */
 export class Run<Batch extends TaskBatch> {
   readonly #log: StepLog
   readonly #rate: torch.optim.Schedule
   readonly #state: RunState
+  readonly #processes: Processes
   readonly #started = performance.now()
   #step = 0
   #best: Progress['best'] = null
   #metrics: Record<string, number> = {}
   #saved = -1
+  /** Some process was asked to stop. */
+  #isStopping = false
   #hasShown = false
   /** Where the data stood after the last whole step. */
   #batchState: unknown
@@ -68,11 +81,13 @@ export class Run<Batch extends TaskBatch> {
     from: string | null,
   ) {
     const { steps, optimizer, seed, precision, ema } = options
-    const device = torch.deviceOf(options.device)
+    this.#processes = context.processes ?? Processes.alone
+    const { rank } = this.#processes
+    const device = this.#processes.deviceOf(options.device)
     this.#state = {
       task,
       optimizer: makeOptimizer(task, options),
-      random: new RandomStream(seed + 1, device),
+      random: new RandomStream(streamSeed(seed, rank, from === null ? 0 : readProgress(from).step), device),
       scaler: precision === 'float16' ? new torch.optim.GradScaler() : null,
       ema: ema === null ? null : new torch.optim.ExponentialMovingAverage(task.model.parameters(), ema),
     }
@@ -85,9 +100,16 @@ export class Run<Batch extends TaskBatch> {
   }
 
   private restore(folder: string): void {
-    const { step, loader, skipped, best } = readProgress(folder)
-    restoreState(folder, this.#state)
-    this.task.batches.resume(loader)
+    const { step, loader, skipped, best, processes } = readProgress(folder)
+    const { rank, size } = this.#processes
+    restoreState(folder, this.#state, rank)
+    this.task.batches.resume(loader, { redivide: processes !== size })
+    if (processes !== size && rank === 0) {
+      this.context.emit({
+        type: 'warning',
+        message: `the run goes on with ${countOf(size)} after ${countOf(processes)}: at the same place in the data, but not with the same batches, and with other random numbers`,
+      })
+    }
     this.#batchState = this.task.batches.state()
     this.#step = step
     this.#log.skipped = skipped
@@ -97,7 +119,7 @@ export class Run<Batch extends TaskBatch> {
 
   private tellStart(device: string): void {
     const { out, steps, stage } = this.options
-    makeFolders(out)
+    if (this.#processes.isFirst) makeFolders(out)
     const { total, trainable } = trainableParameters(this.task.model)
     this.context.emit({
       type: 'start',
@@ -110,6 +132,7 @@ export class Run<Batch extends TaskBatch> {
       trainable,
       device,
       threads: torch.getNumThreads(),
+      processes: this.#processes.size,
       torch: torch.info().torchVersion,
     })
   }
@@ -120,27 +143,33 @@ export class Run<Batch extends TaskBatch> {
     const { task } = this
     const every = validation?.every ?? checkpointEvery
     try {
+      await this.shareStart()
       while (this.#step < steps) {
         let asked = performance.now()
         for await (const batch of task.batches) {
           using _ = batch
           this.#log.wait(performance.now() - asked)
-          if (!this.#hasShown && task.picture) this.context.emit(await task.picture(batch, this.#step))
+          if (!this.#hasShown && task.picture && this.#processes.isFirst)
+            this.context.emit(await task.picture(batch, this.#step))
           this.#hasShown = true
           await this.one(batch)
           const isLast = this.#step === steps
           if (this.#step % logEvery === 0 || isLast) this.readLog()
           if (task.validate !== null && (this.#step % every === 0 || isLast)) await this.validateNow(task.validate)
-          if (this.#step % checkpointEvery === 0 || isLast) this.save()
+          if (this.#step % checkpointEvery === 0 || isLast) await this.save()
           if (isLast) break
+          if (this.#isStopping) {
+            throw this.context.signal?.reason ?? new StoppedError('the run was stopped in another process')
+          }
           asked = performance.now()
         }
       }
     } catch (error) {
       // a run that is stopped leaves where it stands; one that fails, where it last was right
-      if (this.context.signal?.aborted && this.#step > this.#saved) {
+      const isStopped = this.#processes.size === 1 ? this.context.signal?.aborted : this.#isStopping
+      if (isStopped && this.#step > this.#saved) {
         this.readLog()
-        this.save()
+        await this.save()
       }
       throw error
     }
@@ -155,14 +184,33 @@ export class Run<Batch extends TaskBatch> {
     }
   }
 
-  /** Lets signals, timers and iterations have their turn, and stops where that was asked for. */
+  /** All processes begin with the first one's parameters, and with the same data. */
+  private async shareStart(): Promise<void> {
+    const { model, batches } = this.task
+    const states = await this.#processes.gather(JSON.stringify([this.#step, batches.state()]))
+    const other = states.findIndex((state) => state !== states[0])
+    if (other >= 0) {
+      throw new Error(
+        `expected all processes to begin with the same data at the same place, but that of process 0 is ${states[0]} and that of process ${other} is ${states[other]}; give them the same folders`,
+      )
+    }
+    const trained = model.parameters().filter(({ requiresGrad }) => requiresGrad)
+    const averages = this.#state.ema?.stateDict().shadow_params ?? []
+    await this.#processes.share([...trained, ...model.buffers(), ...averages])
+  }
+
+  /**
+   * Lets signals, timers and iterations have their turn, and stops where that was asked for: one process at once, several
+   * after the step, when they have told one another.
+   */
   private readonly pause = async (): Promise<void> => {
     await turn()
-    this.context.signal?.throwIfAborted()
+    if (this.#processes.size === 1) this.context.signal?.throwIfAborted()
   }
 
   private async one(batch: Batch): Promise<void> {
     const { optimizer, random, scaler, ema } = this.#state
+    const processes = this.#processes
     const { task } = this
     optimizer.zeroGrad()
     const outcome = await this.undoing(() =>
@@ -172,6 +220,7 @@ export class Run<Batch extends TaskBatch> {
         ...(scaler && { scaleLoss: (each) => scaler.scale(each) }),
       }),
     )
+    await processes.averageGradients([...optimizer.parameters()], [outcome.loss])
     if (this.#step === 0) checkFirstGradients(task.model, { isScaled: scaler !== null })
     const lr = this.#rate(this.#step)
     for (const [index, group] of optimizer.paramGroups.entries()) group.lr = lr * task.groups[index]!.rateScale
@@ -181,6 +230,12 @@ export class Run<Batch extends TaskBatch> {
     this.#step += 1
     this.#batchState = task.batches.state()
     const { epoch, samples } = batch
+    const told = await processes.gather({
+      rows: samples.map(({ row }) => row),
+      isStopping: this.context.signal?.aborted === true,
+    })
+    this.#isStopping = told.some(({ isStopping }) => isStopping)
+    const rows = told.flatMap((each) => each.rows)
     this.#log.add({
       ...outcome,
       step: this.#step,
@@ -188,8 +243,8 @@ export class Run<Batch extends TaskBatch> {
       gradientNorm,
       skipped,
       lr,
-      images: samples.length,
-      rows: samples.map(({ row }) => row),
+      images: rows.length,
+      rows,
     })
   }
 
@@ -252,23 +307,54 @@ export class Run<Batch extends TaskBatch> {
     }
     this.context.emit({ type: 'validation', step: this.#step, metrics })
     // the best is kept, so it must be there
-    if (this.#best?.step === this.#step) this.save()
+    if (this.#best?.step === this.#step) await this.save()
   }
 
-  private save(): void {
+  /** The first process writes, and the others go on when all is there. */
+  private async save(): Promise<void> {
     if (this.#saved === this.#step) return
     const { out, keep } = this.options
-    const folder = saveCheckpoint(out, this.#state, {
-      step: this.#step,
-      options: this.options,
-      beginning: this.context.beginning,
-      loader: this.#batchState,
-      skipped: this.#log.skipped,
-      best: this.#best,
-    })
+    const randoms = await this.randomStates()
+    try {
+      if (this.#processes.isFirst) {
+        const progress = {
+          step: this.#step,
+          options: this.options,
+          beginning: this.context.beginning,
+          loader: this.#batchState,
+          skipped: this.#log.skipped,
+          processes: this.#processes.size,
+          best: this.#best,
+        }
+        saveCheckpoint(out, this.#state, progress, randoms)
+      }
+    } finally {
+      torch.dispose(randoms)
+    }
+    await this.#processes.meet()
     this.#saved = this.#step
-    pruneCheckpoints(out, keep, this.#best?.step ?? null)
-    this.context.emit({ type: 'checkpoint', step: this.#step, folder })
+    if (this.#processes.isFirst) pruneCheckpoints(out, keep, this.#best?.step ?? null)
+    this.context.emit({ type: 'checkpoint', step: this.#step, folder: checkpointFolder(out, this.#step) })
+  }
+
+  /** Of each process the states of its stream. They are the caller's. */
+  private async randomStates(): Promise<torch.Tensor[][]> {
+    const own = this.#state.random.state()
+    if (this.#processes.size === 1) return [own]
+    const ranks: torch.Tensor[][] = Array.from({ length: this.#processes.size }, () => [])
+    try {
+      for (const state of own) {
+        const row = torch.keep(torch.scope(() => state.unsqueeze(0)))
+        using all = (await this.#processes.gatherRows(row))!
+        row.dispose()
+        for (const [rank, states] of ranks.entries()) {
+          states.push(torch.keep(torch.scope(() => all.select(0, rank).clone())))
+        }
+      }
+    } finally {
+      torch.dispose(own)
+    }
+    return ranks
   }
 
   close(): Promise<void> {
@@ -281,44 +367,7 @@ export class Run<Batch extends TaskBatch> {
   }
 }
 
-/** What a run may change when it goes on; everything else would be another run. */
-const mayChange = new Set(['out', 'resume', 'logEvery', 'checkpointEvery', 'keep', 'workers', 'prepared', 'device'])
-
-/**
- * The checkpoint that the run goes on from, or null for a new one.
- *
- * @param beginning SHA-256 of what the run begins with
- * @throws where there is none, it is another run's, or what the run began with has changed
- */
-export function latestCheckpoint(options: FullOptions, beginning: string | null): string | null {
-  const step = checkpointSteps(options.out).at(-1)
-  if (!options.resume) {
-    if (step === undefined) return null
-    throw new Error(
-      `out: expected a folder without a run, but '${options.out}' has one of ${step} steps; go on with it (resume: true), or choose another`,
-    )
-  }
-  if (step === undefined) return null
-  const folder = checkpointFolder(options.out, step)
-  const progress = readProgress(folder)
-  const before = progress.options as Record<string, unknown>
-  const now = options as unknown as Record<string, unknown>
-  const different = Object.keys(now).filter(
-    (name) => !mayChange.has(name) && JSON.stringify(now[name]) !== JSON.stringify(before[name]),
-  )
-  if (different.length > 0) {
-    throw new Error(
-      `resume: expected the options that the run began with, but ${different.join(', ')} are others; leave them, or begin a new run in another folder`,
-    )
-  }
-  if (progress.beginning !== beginning) {
-    const { from } = options as { from?: string }
-    throw new Error(
-      `resume: expected the checkpoint that the run began with, but '${from}' was changed since; put it back, or begin a new run in another folder`,
-    )
-  }
-  return folder
-}
+const countOf = (processes: number): string => (processes === 1 ? 'one process' : `${processes} processes`)
 
 function makeOptimizer({ groups }: Pick<Task, 'groups'>, { optimizer }: FullOptions): RunState['optimizer'] {
   const { lr, betas, eps, momentum, type } = optimizer

@@ -18,22 +18,25 @@ export interface TaskBatch extends Disposable {
 export interface Batches<Batch> extends AsyncIterable<Batch> {
   /** Where they stand: the batch that comes next. As JSON in checkpoints. */
   state(): unknown
-  /** @throws where the state is of other data */
-  resume(state: unknown): void
+  /**
+   * @param options.redivide the state may be of batches of another size, or of another number of processes
+   * @throws where the state is of other data
+   */
+  resume(state: unknown, options?: { redivide?: boolean }): void
 }
 
 export interface StepTools {
-  /** The run's random numbers: everything that draws goes through it. */
+  /** The run's random numbers: everything that draws goes through it. Each process has its own. */
   readonly random: RandomStream
   /** What the loss is multiplied with for backward(); none outside of float16. */
   readonly scaleLoss?: (loss: torch.Tensor) => torch.Tensor
-  /** Called between micro-batches: gives the event loop its turn, and throws to stop. */
+  /** Called between micro-batches: gives the event loop its turn, and throws to stop where there is one process. */
   readonly pause: () => Promise<void>
 }
 
 /** What a step leaves on the device. The tensors are the run's. */
 export interface StepOutcome {
-  /** [] */
+  /** []; of several processes, the mean of theirs is the joined batch's. */
   readonly loss: torch.Tensor
   /** In percent; waits for the device, so it is asked for late. */
   readonly accuracy: () => number
@@ -49,7 +52,10 @@ export interface Task<Batch extends TaskBatch = TaskBatch> {
   /** ln of the temperature, where the stage has one. */
   readonly logScale: torch.Tensor | null
   readonly start: Pick<StartEvent, 'images' | 'captions' | 'figures'>
-  /** Forward and backward: gradients are added to the parameters'. */
+  /**
+   * Forward and backward: gradients are added to the parameters'. Of several processes, their mean is that of the joined
+   * batch; taking it is the run's.
+   */
   step(batch: Batch, tools: StepTools): Promise<StepOutcome>
   /**
    * After each step of the optimizer, the gradients still there.

@@ -1,4 +1,11 @@
-import { type DatasetSpec, openDataset } from '../data/index.js'
+import {
+  DataLoader,
+  type Dataset,
+  type DatasetSpec,
+  type LoaderOptions,
+  openDataset,
+  withSamples,
+} from '../data/index.js'
 import { messageOf } from '../setup/errors.js'
 import type { RunContext } from './run.js'
 import type { Task } from './task.js'
@@ -8,7 +15,7 @@ export async function validationData(
   spec: DatasetSpec,
   validation: { readonly split: string } | null,
   { emit }: RunContext,
-): Promise<Awaited<ReturnType<typeof openDataset>> | null> {
+): Promise<Dataset | null> {
   if (validation === null) return null
   try {
     return await openDataset({ ...spec, split: validation.split, fraction: 1 } as DatasetSpec)
@@ -16,6 +23,22 @@ export async function validationData(
     emit({ type: 'warning', message: `the run is not validated: ${messageOf(error)}` })
     return null
   }
+}
+
+/**
+ * Batches of the first images for validation, the same ones each time, as many as are looked at and up to the end of their
+ * batch. Null without any.
+ */
+export function validationLoader(
+  held: Dataset | null,
+  maximumImages: number,
+  options: Omit<LoaderOptions, 'training'>,
+): DataLoader | null {
+  if (held === null) return null
+  const { samples } = held
+  const batchSize = Math.min(options.batchSize, samples.length)
+  const own = withSamples(held, samples.slice(0, Math.ceil(maximumImages / batchSize) * batchSize))
+  return new DataLoader(own, { ...options, batchSize, training: false })
 }
 
 /** What a run's best checkpoint is the best by. */

@@ -15,6 +15,8 @@ import {
   checkedState,
   cumulative,
   epochOrder,
+  identityOf,
+  redivided,
   type ShardOptions,
   shardOf,
   shareOf,
@@ -104,8 +106,9 @@ export class DataLoader implements AsyncIterable<Batch> {
     this.#training = training
     this.#shard = { rank, worldSize, batchSize, dropLast }
     const ordered = typeof order === 'string' ? order : 'weighted'
-    this.#identity = [dataset.hash, seed, ordered, batchSize, worldSize, dropLast ? 'whole' : 'all'].join(' ')
-    if (this.batchesPerEpoch === 0) {
+    this.#identity = identityOf(dataset.hash, seed, ordered, this.#shard)
+    // of whole batches each process has as many; of others the last processes may have none
+    if (this.batchesPerEpoch === 0 && (dropLast || samples.length === 0)) {
       throw new RangeError(
         `DataLoader: expected enough images for a batch of ${batchSize} in each of ${worldSize} processes, but there are ${samples.length}`,
       )
@@ -140,9 +143,15 @@ export class DataLoader implements AsyncIterable<Batch> {
     return stateAt(this.#epoch, this.#position, this.batchesPerEpoch, this.#identity)
   }
 
-  /** @throws where the state is of another data set, seed, order, batch size or number of processes */
-  resume(state: LoaderState): void {
-    const { epoch, position } = checkedState(state, this.#identity, 'data')
+  /**
+   * @param options.redivide goes on at the same place in the data also in batches of another size, or as one of another
+   * number of processes. Default: false.
+   * @throws where the state is of another data set, seed or order; without `redivide` also of another batch size or number
+   * of processes
+   */
+  resume(state: LoaderState, { redivide = false }: { redivide?: boolean } = {}): void {
+    const own = redivide ? redivided(state, this.#identity) : state
+    const { epoch, position } = checkedState(own, this.#identity, 'data')
     this.#refuseSecond()
     this.#epoch = epoch
     this.#position = position

@@ -53,7 +53,7 @@ export interface Batch extends Disposable {
   /** Of the samples in the data set. */
   readonly indices: readonly number[]
   readonly epoch: number
-  /** Which batch of the epoch, from 0. */
+  /** Which batch of the epoch, from 0; of this process. */
   readonly position: number
 }
 

@@ -80,19 +80,56 @@ function firstAbove(sums: Float64Array, value: number): number {
 /** How many images a process sees in an epoch. */
 export function shareOf(count: number, { rank, worldSize, batchSize, dropLast }: ShardOptions): number {
   if (dropLast) return Math.floor(count / worldSize / batchSize) * batchSize
-  return Math.ceil((count - rank) / worldSize)
+  const whole = Math.floor(count / batchSize)
+  const rest = whole % worldSize === rank ? count % batchSize : 0
+  return Math.max(0, Math.ceil((whole - rank) / worldSize)) * batchSize + rest
 }
 
-/** What a process sees of an epoch's order: every image is some process's, but for an incomplete last batch that is dropped. */
+/**
+ * What a process sees of an epoch's order: every image is some process's, but for an incomplete last batch that is dropped.
+ *
+ * Where whole batches are used, the processes' batches of one step are together the batch that one process with as many
+ * images would have, dealt out image by image. Otherwise the batches are those that one process would have, dealt out batch
+ * by batch: {@link batchNumber}.
+ */
 export function shardOf(order: Int32Array, options: ShardOptions): Int32Array {
+  const { rank, worldSize, batchSize, dropLast } = options
   const share = shareOf(order.length, options)
-  return Int32Array.from({ length: share }, (_, at) => order[at * options.worldSize + options.rank]!)
+  const place = dropLast
+    ? (at: number) => at * worldSize + rank
+    : (at: number) => batchNumber(Math.floor(at / batchSize), options) * batchSize + (at % batchSize)
+  return Int32Array.from({ length: share }, (_, at) => order[place(at)]!)
+}
+
+/** Which batch a process' own is among those of all, where batches are dealt out as they are. */
+export function batchNumber(position: number, { rank, worldSize }: Pick<ShardOptions, 'rank' | 'worldSize'>): number {
+  return position * worldSize + rank
 }
 
 /** Where a run is that gave so many batches of an epoch; after the last one, at the next epoch's first. */
 export function stateAt(epoch: number, position: number, batchesPerEpoch: number, identity: string): LoaderState {
   const isOver = position >= batchesPerEpoch
   return { epoch: isOver ? epoch + 1 : epoch, position: isOver ? 0 : position, identity }
+}
+
+const DIVISION = /^(.*) (\d+) (\d+) (whole|all)$/
+
+/** What a loader's batches depend on; the last three are how they are divided, which {@link redivided} may change. */
+export function identityOf(hash: string, seed: number, order: string, options: Omit<ShardOptions, 'rank'>): string {
+  const { batchSize, worldSize, dropLast } = options
+  return [hash, seed, order, batchSize, worldSize, dropLast ? 'whole' : 'all'].join(' ')
+}
+
+/**
+ * A state of the same data in batches of another size, or of another number of processes: where as many images of the epoch
+ * have been seen, or up to a batch fewer. States of other data are given back as they are.
+ */
+export function redivided(state: LoaderState, wanted: string): LoaderState {
+  const [before, after] = [DIVISION.exec(state.identity), DIVISION.exec(wanted)]
+  if (before === null || after === null || before[1] !== after[1] || before[4] !== after[4]) return state
+  const perStep = (match: RegExpExecArray) => Number(match[2]) * Number(match[3])
+  const position = Math.floor((state.position * perStep(before)) / perStep(after))
+  return { epoch: state.epoch, position, identity: wanted }
 }
 
 /**

@@ -87,6 +87,21 @@ function fromSlurm(variables: Variables): LaunchEnvironment {
 }
 
 /**
+ * Whether a process that is asked for so many is to start them: it is not one of them.
+ *
+ * @throws RangeError where a launcher has started another number
+ */
+export function startsProcesses(processes: number | undefined): boolean {
+  if (processes === undefined) return false
+  const started = readLaunchEnvironment()
+  if (started === null) return processes > 1
+  if (started.worldSize === processes) return false
+  throw new RangeError(
+    `processes: expected the ${started.worldSize} that the launcher started, but received ${processes}; leave it out`,
+  )
+}
+
+/**
  * What a launcher says of this process: torchrun's RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, or Slurm's
  * SLURM_PROCID, SLURM_NTASKS, SLURM_LOCALID and SLURM_STEP_NODELIST; null where there is only this process.
  *

@@ -178,9 +178,13 @@ export async function destroyProcessGroup(): Promise<void> {
 /**
  * A group of some of the ranks. All ranks of the world call it, in the same order, those outside too.
  *
+ * @param options.backend default: the world's
  * @returns the group, in which ranks count from 0 in the order given; null on a rank that is not in it
  */
-export async function newGroup(ranks: readonly number[]): Promise<ProcessGroup | null> {
+export async function newGroup(
+  ranks: readonly number[],
+  options: { backend?: Backend } = {},
+): Promise<ProcessGroup | null> {
   const world = worldGroup()
   const wrong = ranks.find((rank, index) => !(rank >= 0 && rank < world.size) || ranks.indexOf(rank) !== index)
   if (wrong !== undefined || ranks.length === 0) {
@@ -192,7 +196,8 @@ export async function newGroup(ranks: readonly number[]): Promise<ProcessGroup |
   const rank = ranks.indexOf(world.rank)
   if (rank < 0) return null
   const store = new PrefixStore(`group/${groupsMade}`, world.store)
-  const { backend, timeout, address, localRank } = world
+  const { timeout, address, localRank } = world
+  const { backend = world.backend } = options
   const handle = await native.makeGroup(store.handle, backend, rank, ranks.length, timeout, address)
   return new ProcessGroup(handle, backend, rank, ranks.length, localRank, store, timeout, address)
 }

@@ -3,7 +3,7 @@
  */
 export * from './collectives.js'
 export * from './data-parallel.js'
-export { firstHost, type LaunchEnvironment, readLaunchEnvironment } from './environment.js'
+export { firstHost, type LaunchEnvironment, readLaunchEnvironment, startsProcesses } from './environment.js'
 export { allGatherWithGradient } from './gather-gradient.js'
 export {
   type Backend,
@@ -21,4 +21,6 @@ export {
   worldGroup,
 } from './group.js'
 export * from './launch.js'
+export { type JoinOptions, Processes } from './processes.js'
 export { PrefixStore, STORE_TIMEOUT, Store, TCPStore, type TCPStoreOptions, type WaitOptions } from './store.js'
+export { type LaunchWorkOptions, launchWork, StoppedError, type WorkContext, workForLauncher } from './work.js'

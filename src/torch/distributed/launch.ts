@@ -10,6 +10,8 @@ export interface LaunchOptions {
   patience?: number
   /** Where the ranks meet. Default: a free port of 127.0.0.1. */
   masterPort?: number
+  /** Stops the ranks by SIGTERM. SIGINT and SIGTERM are then not passed on: they are left to whoever has the signal. */
+  signal?: AbortSignal
   /** Gets each line that a rank writes, without its end. Default: this process's own, behind '[rank] '. */
   onLine?: (line: string, rank: number, stream: 'stdout' | 'stderr') => void
 }
@@ -125,7 +127,10 @@ export async function launch(
   let signals = 0
   const pass = (signal: NodeJS.Signals) => signalAll(children, ++signals > 1 ? 'SIGKILL' : signal)
   const kill = () => signalAll(children, 'SIGKILL')
-  process.on('SIGINT', pass).on('SIGTERM', pass).on('exit', kill)
+  const stop = () => signalAll(children, 'SIGTERM')
+  if (options.signal === undefined) process.on('SIGINT', pass).on('SIGTERM', pass)
+  else options.signal.addEventListener('abort', stop)
+  process.on('exit', kill)
   let killing: NodeJS.Timeout | undefined
   let first: Ended | undefined
   try {
@@ -140,6 +145,7 @@ export async function launch(
     )
   } finally {
     clearTimeout(killing)
+    options.signal?.removeEventListener('abort', stop)
     process.off('SIGINT', pass).off('SIGTERM', pass).off('exit', kill)
   }
   if (first === undefined) return

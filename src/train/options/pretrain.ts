@@ -106,6 +106,7 @@ const pretrainOptions = z.strictObject({
   text: orName(textTower),
   peft: peftSchema.nullable().default({ type: 'lora', r: 8, alpha: 32, dropout: 0.1, rslora: false, dora: false }),
   embeddingWidth: count.default(512),
+  /** Of each process. */
   batchSize: count.default(72),
   /** Images that go through the encoder at once; the loss sees the whole batch. Default: the batch. */
   microBatch: count.optional(),

@@ -82,6 +82,13 @@ export const running = {
   workers: z.number().int().min(0).optional(),
   /** A folder that `cleft prepare` made. */
   prepared: z.string().optional(),
+  /**
+   * Processes of this machine that train together; the batch is each one's. Default: those that torchrun or Slurm started,
+   * else one.
+   */
+  processes: count.optional(),
+  /** How long processes wait for one another, in seconds: then one has ended or hangs, and the run stops. */
+  timeout: z.number().positive().default(600),
   /** Moving averages of what trains, by which the run is validated. */
   ema: z
     .strictObject({ decay: z.number().min(0).lt(1) })

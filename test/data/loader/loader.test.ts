@@ -128,6 +128,17 @@ describe('DataLoader', () => {
     expect(() => small().resume({ ...state, position: -1 })).toThrow(RangeError)
   })
 
+  it('goes on where as many images were seen, in batches of another size or with other processes, where that is allowed', () => {
+    const last = small({ batchSize: 2, worldSize: 2 })
+    last.resume({ ...last.state(), epoch: 3, position: 3 })
+    const again = small({ batchSize: 5 })
+    again.resume(last.state(), { redivide: true })
+    expect(again.state()).toMatchObject({ epoch: 3, position: 2 })
+    last.resume(again.state(), { redivide: true })
+    expect(last.state()).toMatchObject({ epoch: 3, position: 2 })
+    expect(() => small({ seed: 8 }).resume(last.state(), { redivide: true })).toThrow(/with the same data/)
+  })
+
   it('divides an epoch over processes: disjoint, as many batches each, and all of it in evaluation', async () => {
     const shares = async (training: boolean) =>
       Promise.all([0, 1, 2].map((rank) => epochOf(small({ rank, worldSize: 3, batchSize: 2, training }))))

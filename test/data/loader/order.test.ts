@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import {
   balancedWeights,
+  batchNumber,
   cumulative,
   epochOrder,
   type ShardOptions,
@@ -74,8 +75,22 @@ describe('shards of processes', () => {
       const seen = whole.flatMap((share) => [...share])
       expect(new Set(seen).size).toBe(seen.length)
       expect(count - seen.length).toBeLessThan(worldSize * batchSize)
-      // covering
-      expect(sorted(shares(false).flatMap((share) => [...share]))).toEqual(all(count))
+      // each step's batches are together one process's with as many images
+      const steps = Math.floor(count / worldSize / batchSize)
+      for (let step = 0; step < steps; step += 1) {
+        const joined = whole.flatMap((share) => [...share.subarray(step * batchSize, (step + 1) * batchSize)])
+        const size = worldSize * batchSize
+        expect(sorted(joined)).toEqual(sorted([...order.subarray(step * size, (step + 1) * size)]))
+      }
+      // covering, in the batches of one process
+      const every = shares(false)
+      expect(sorted(every.flatMap((share) => [...share]))).toEqual(all(count))
+      for (let batch = 0; batch * batchSize < count; batch += 1) {
+        const at = Math.floor(batch / worldSize) * batchSize
+        const own = every[batch % worldSize]!.subarray(at, at + batchSize)
+        expect([...own]).toEqual([...order.subarray(batch * batchSize, (batch + 1) * batchSize)])
+        expect(batchNumber(at / batchSize, { rank: batch % worldSize, worldSize })).toBe(batch)
+      }
     })
   }
 })

@@ -55,6 +55,7 @@ const start: StartEvent = {
     },
   },
   device: 'cpu',
+  processes: 1,
   threads: 1,
   torch: '2.13.0',
 }

@@ -1,0 +1,58 @@
+// One rank: what Processes tells, gathers and averages. Prints what came, as JSON.
+import * as torch from '../../../../dist/torch/index.js'
+
+const { Processes } = torch.distributed
+const processes = await Processes.join({ device: 'cpu', timeout: 20_000 })
+const { rank, size, isFirst } = processes
+const found = { rank, size, isFirst, device: processes.deviceOf('cpu') }
+
+// messages of all lengths: what fits into one collective, and what does not
+found.messages = await processes.gather({ rank, text: 'ä'.repeat(rank) })
+const long = await processes.gather('x'.repeat(10_000 * rank))
+found.lengths = long.map((each) => each.length)
+found.nothing = await processes.gather(null)
+
+// rows: as many as a rank has, none too
+const rows = (count) => (count === 0 ? null : torch.full([count, 2], rank, { dtype: 'float32' }))
+found.rows = (await processes.gatherRows(rows(rank))).toArray()
+found.noRows = await processes.gatherRows(null)
+const numbers = Array.from({ length: 2 }, (_, k) => k * size + (size - 1 - rank))
+const ordered = await processes.gatherInOrder(numbers, torch.tensor(numbers.map((each) => [each, 10 * each])))
+found.ordered = [ordered.numbers, ordered.rows.toArray()]
+
+// means of gradients, in buckets of several dtypes, and of values beside them
+const parameters = [
+  new torch.nn.Parameter(torch.zeros([3])),
+  new torch.nn.Parameter(torch.zeros([2], { dtype: 'float64' })),
+  new torch.nn.Parameter(torch.zeros([1])),
+]
+parameters[0].mul(rank).sum().backward()
+parameters[1]
+  .mul(rank * rank)
+  .sum()
+  .backward()
+const value = torch.tensor(rank)
+await processes.averageGradients(parameters, [value])
+found.means = [...parameters.slice(0, 2).map(({ grad }) => grad.toArray()), parameters[2].grad, value.item()]
+
+// what is not finite in one is so in all, so that all leave the step out
+parameters[0].grad.fill_(rank === 1 ? Number.NaN : 1)
+await processes.averageGradients(parameters)
+const sgd = new torch.optim.SGD(parameters.slice(0, 1), { lr: 1 })
+found.skipped = torch.optim.stepIfFinite(sgd).item()
+
+// the first one's values for all
+const shared = torch.full([2], rank + 7)
+await processes.share([shared])
+found.shared = shared.toArray()
+
+// own rows of what all have
+const features = torch.full([2, 1], rank, { dtype: 'bfloat16' })
+const all = processes.gatherFeatures(features)
+found.features = [all.dtype, all.flatten().toArray(), processes.ownRows(all).flatten().toArray()]
+
+// a second piece of work goes on with the same group
+const again = await Processes.join({ device: 'cpu' })
+await again.meet()
+found.again = again.size
+console.log(JSON.stringify(found))
