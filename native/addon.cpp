@@ -13,6 +13,7 @@
 #include "modes.hpp"
 #include "operators.hpp"
 #include "prepare.hpp"
+#include "profiler.hpp"
 #include "random.hpp"
 #include "scope_guard.hpp"
 #include "script.hpp"
@@ -152,6 +153,7 @@ Napi::Object start(Napi::Env env, Napi::Object exports) {
   defineShare(exports, *environment);
   defineScript(exports, *environment);
   definePrepare(exports, *environment);
+  defineProfiler(exports, *environment);
   return exports;
 }
 

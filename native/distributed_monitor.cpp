@@ -12,6 +12,7 @@ namespace {
 
 // How often the monitor looks into the store: the store of a large job stays idle, and a failure is known soon enough.
 constexpr auto kLook = 200ms;
+
 std::string join(const std::vector<std::string>& parts) {
   std::string all;
   for (const auto& part : parts) all += (all.empty() ? "" : "; ") + part;

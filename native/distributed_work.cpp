@@ -79,7 +79,9 @@ bool WatchedWork::wait(Milliseconds timeout) {
 
 std::string WatchedWork::because(const std::string& cause) const {
   const bool isLate = cause.find("imed out") != std::string::npos;
-  if (cause.find("onnection closed by peer") != std::string::npos) {
+  // Gloo's own words go on at length; who it was is found out by the monitor.
+  if (cause.find("onnection closed by peer") != std::string::npos ||
+      cause.find("onnection reset by peer") != std::string::npos) {
     return c10::str(text, ": another rank closed the connection");
   }
   return c10::str(text, ": ", isLate ? "timed out after " + shownSeconds(timeout) : cause);

@@ -67,7 +67,7 @@ async function timeOf(place, config, more) {
 }
 
 export async function run({ json, args }) {
-  const rounds = args.includes('--rounds') ? Number(args[args.indexOf('--rounds') + 1]) : 5
+  const rounds = args.includes('--rounds') ? Number(args[args.indexOf('--rounds') + 1]) : 3
   const place = mkdtempSync(join(tmpdir(), 'cleft-bench-'))
   try {
     mkdirSync(join(place, 'data'))

@@ -2,7 +2,6 @@
 // parameters) with LoRA, random weights, bf16, the shared captions; against the same in Python (peer_step.py) in its styles.
 //   npm run bench -- gpu [--batch 72,288,1024] [--size full|small|tiny] [--steps 10] [--no-compile] [--device cuda|cpu] [--json]
 // --device cpu with --size tiny tries the script itself where no GPU is.
-import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
@@ -15,7 +14,7 @@ import { contrastiveStep } from '../../dist/train/contrastive-step.js'
 import { runFigures } from '../../dist/train/figures.js'
 import { RandomStream } from '../../dist/train/random-stream.js'
 import { parseOptions } from '../../dist/train/train.js'
-import { findPython, median, report } from './rows.mjs'
+import { findPython, median, Peer, report } from './rows.mjs'
 
 const here = (name) => fileURLToPath(new URL(name, import.meta.url))
 /** Width, layers, heads of both: peer_step.py's. */
@@ -60,14 +59,14 @@ export async function run({ json, args }) {
     const ours = await measure(sizes[size], batch, Number(values.steps), device, rate)
     const { step, peakMiB, ...extra } = ours
     for (const style of styles.filter(({ args }) => values.compile || !args.includes('--compile'))) {
-      const peer = python && askPeer(python, style.args, { size, batch, steps: values.steps, device })
+      const peer = python && (await askPeer(python, style.args, { size, batch, steps: Number(values.steps), device }))
       const against = `batch ${batch}, against ${style.name}`
       report(
-        { name: `step, ${against}`, unit: 'ms', ours: step, peer: peer?.step_ms ?? null, goal: style.time, ...extra },
+        { name: `step, ${against}`, unit: 'ms', ours: step, peer: peer?.step ?? null, goal: style.time, ...extra },
         json,
       )
       report(
-        { name: `memory, ${against}`, unit: 'MiB', ours: peakMiB, peer: peer?.peak_mib ?? null, goal: style.memory },
+        { name: `memory, ${against}`, unit: 'MiB', ours: peakMiB, peer: peer?.peakMiB ?? null, goal: style.memory },
         json,
       )
     }
@@ -206,12 +205,19 @@ function freezeNorm({ image }) {
   for (const [name, module] of image.namedChildren()) if (name === 'layernorm') module.requiresGrad_(false)
 }
 
-function askPeer(python, args, { size, batch, steps, device }) {
-  const given = ['--size', size, '--batch', String(batch), '--steps', steps, '--device', device, '--dtype', 'bf16']
-  const { status, stdout, stderr } = spawnSync(python, [here('./peer_step.py'), ...args, ...given], {
-    encoding: 'utf8',
-  })
-  if (status === 0) return JSON.parse(stdout.trim().split('\n').at(-1))
-  console.error(`the peer (${args.join(' ')}, batch ${batch}) did not run: ${stderr.trim().split('\n').at(-1)}`)
-  return null
+/** The peer's time and memory, or null where it did not run (out of memory, say). */
+async function askPeer(python, args, { size, batch, steps, device }) {
+  const given = ['--size', size, '--batch', String(batch), '--device', device, '--dtype', 'bf16']
+  const peer = new Peer(python, './peer_step.py', [...args, ...given])
+  try {
+    for (let k = 0; k < WARM_UP; k += 1) await peer.ask('step')
+    const times = []
+    for (let k = 0; k < steps; k += 1) times.push((await peer.ask('step')).value)
+    return { step: median(times), peakMiB: (await peer.ask('peak')).value }
+  } catch (error) {
+    console.error(`the peer (${args.join(' ')}, batch ${batch}) did not run: ${error.message}`)
+    return null
+  } finally {
+    peer.close()
+  }
 }

@@ -1,13 +1,13 @@
 // The training step on real X-rays with a real language model, by the task that train() runs, against the same in Python
 // (peer_real.py) in three styles. Batch 32.
-//   npm run bench -- real --images DIR --table CSV --lm DIR [--dtype float32|bfloat16] [--rounds N] [--profile] [--json]
+//   npm run bench -- real --images DIR --table CSV --lm DIR [--dtype float32|bfloat16] [--rounds N] [--json]
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DecoderPool, openDataset, prepareDataset } from '../../dist/data/index.js'
 import { parseOptions } from '../../dist/train/train.js'
 import { readImages, writeFold } from '../real/dataset.mjs'
-import { findPython, median, Peer, report, takeTurns } from './rows.mjs'
+import { findPython, median, Peer, report, reportProfile, takeTurns } from './rows.mjs'
 import { productRate, TaskSteps } from './task-steps.mjs'
 
 const batchSize = 32
@@ -108,6 +108,7 @@ async function measure({ data, images, table, lm, place, dtype, rounds, python, 
         report({ name: `peak memory, ${dtype}, against ${names[style]}`, unit: 'MiB', ...memory, goal: 0.7 }, json)
       peer?.close()
     }
+    await reportProfile(`step, ${dtype}`, () => ours.take(1), json)
   } finally {
     for (const peer of peers) peer.close()
     await ours.close()

@@ -30,6 +30,19 @@ export function report({ name, unit, ours, peer = null, limit = null, goal, ...r
   console.log(`${name.padEnd(42)} ${ours.toPrecision(4)} ${unit}, ${against}${verdict}`)
 }
 
+/** Where the time of some work goes: the operators that take the most themselves. */
+export async function reportProfile(name, work, json) {
+  const profiler = new torch.profiler.Profiler()
+  let operators
+  try {
+    await work()
+  } finally {
+    operators = profiler.stop()
+  }
+  if (json) console.log(JSON.stringify({ name: `${name}, profile`, operators: operators.slice(0, 20) }))
+  else console.log(torch.profiler.describe(operators))
+}
+
 /** A Python with torch in it, or null: CLEFT_PYTHON, else python3. */
 export function findPython(modules = ['torch']) {
   for (const python of [process.env.CLEFT_PYTHON, 'python3', 'python'].filter(Boolean)) {

@@ -64,19 +64,27 @@ async function measureAll({ name, about, tasks, test, training }) {
   const rows = []
 
   const measured = async (title, task, checkpoint) => {
-    const report = join(folder, title.replaceAll(/[^\w.-]+/g, '-'))
+    const report = join(folder, title.replaceAll(/[^\w.]+/g, '-').replace(/-$/, ''))
+    const log = new ConsoleLog()
     const { summary } = await evaluate({
       from: checkpoint,
       task,
       data: test(data, perClass),
       report,
       name: `${about}: ${title}`,
+      onProgress: (images, total, part) =>
+        log.write({ type: 'progress', what: part === 'test' ? title : `${title}, thresholds`, images, total }),
       ...common,
     })
+    for (const warning of summary.warnings) process.stderr.write(`${title}: ${warning}\n`)
     const { accuracy, balancedAccuracy, auc } = summary.metrics
     rows.push({ evaluation: title, images: summary.images, accuracy, balancedAccuracy, auc, report })
-    const shown = ({ value, low, high } = {}) =>
-      value == null ? 'none' : `${value.toFixed(3)} [${low?.toFixed(3)}, ${high?.toFixed(3)}]`
+    const shown = ({ value, low, high } = {}) => {
+      if (value == null) return 'none'
+      return low == null || high == null
+        ? value.toFixed(3)
+        : `${value.toFixed(3)} [${low.toFixed(3)}, ${high.toFixed(3)}]`
+    }
     process.stdout.write(
       `${title}: accuracy ${shown(accuracy)}, AUC ${shown(auc)}, ${summary.images} images: ${report}\n`,
     )
@@ -85,12 +93,15 @@ async function measureAll({ name, about, tasks, test, training }) {
   if (chosen.includes('zero-shot')) await measured('zero-shot', 'zero-shot', from)
   for (const stage of learns.filter((each) => chosen.includes(each))) {
     for (const part of [...fraction].sort((a, b) => a - b)) {
-      const title = `${stage} on ${100 * part} %`
+      const percent = Number((100 * part).toPrecision(6))
+      const title = `${stage} on ${percent} %`
       const job = train({
         stage,
         from,
         data: { ...training(data, perClass), fraction: part },
-        out: join(folder, `${stage}-${100 * part}`),
+        out: join(folder, `${stage}-${percent}`),
+        // a script that was stopped goes on where it was
+        resume: true,
         ...(steps !== undefined && { steps }),
         ...(batchSize !== undefined && { batchSize }),
         ...common,

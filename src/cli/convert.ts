@@ -14,6 +14,7 @@ interface Options {
   image: string | undefined
   text: string | undefined
   alpha: number | undefined
+  'maximum-length': number | undefined
   dtype: (typeof dtypes)[number] | undefined
   json: boolean
 }
@@ -40,6 +41,11 @@ export function builder(yargs: Argv): Argv<Options> {
       type: 'number',
       describe: "LoRA's alpha, which the file does not say; default: 32, as published",
     })
+    .option('maximum-length', {
+      type: 'number',
+      describe:
+        'most tokens of a text of a published checkpoint, which the file does not say; default: 64, as for chest X-rays; mammograms have 72, their natural and structural captions 144',
+    })
     .option('dtype', { choices: dtypes, describe: 'what floating-point tensors become; default: as they are' })
     .option('json', { type: 'boolean', default: false, describe: 'one JSON object' })
     .example('$0 convert cleft.ckpt cleft/', 'a published checkpoint as a model folder')
@@ -51,9 +57,12 @@ export function builder(yargs: Argv): Argv<Options> {
 }
 
 export async function handler(options: ArgumentsCamelCase<Options>): Promise<void> {
-  const { input, output, to, image, text, alpha, dtype, json } = options
+  const { input, output, to, image, text, alpha, 'maximum-length': maximumLength, dtype, json } = options
+  if (maximumLength !== undefined && !(Number.isInteger(maximumLength) && maximumLength > 0)) {
+    throw new Error(`expected --maximum-length to be a whole number above 0, but received ${maximumLength}`)
+  }
   const { convert } = await import('../clip/convert.js')
-  const converted = await convert(input, output, { to, image, text, alpha, dtype })
+  const converted = await convert(input, output, { to, image, text, alpha, maximumLength, dtype })
   process.stdout.write(
     json
       ? `${JSON.stringify(converted)}\n`

@@ -7,7 +7,7 @@ export interface DatasetOptions {
   folder: string
   kind: string | undefined
   spec: string | undefined
-  'max-problems': number
+  'max-problems': number | undefined
 }
 
 export function datasetOptions<Given>(
@@ -23,8 +23,7 @@ export function datasetOptions<Given>(
     })
     .option('max-problems', {
       type: 'number',
-      default: 0.01,
-      describe: 'the fraction of rows and images that may be unusable',
+      describe: 'the fraction of rows and images that may be unusable; default: 0.01',
     }) as unknown as Argv<Given & DatasetOptions>
 }
 
@@ -46,5 +45,11 @@ export function datasetSpecOf(
   const wanted = kind ?? guessKind(folder)
   const all = wanted === 'chexpert-5x200' || split === null ? {} : { split }
   // openDataset checks it
-  return { maxProblems, ...all, ...more, kind: wanted, root: folder } as DatasetSpec
+  return {
+    ...(maxProblems !== undefined && { maxProblems }),
+    ...all,
+    ...more,
+    kind: wanted,
+    root: folder,
+  } as DatasetSpec
 }

@@ -1,6 +1,6 @@
 import type { ArgumentsCamelCase, Argv } from 'yargs'
 import type { Ensemble } from '../eval/loaded-model.js'
-import type { EvaluateOptions, EvaluationTask } from '../eval/options.js'
+import type { EvaluateOptions, EvaluationPart, EvaluationTask } from '../eval/options.js'
 import { type Progress, terminalReporter } from '../setup/report.js'
 import { readLaunchEnvironment } from '../torch/distributed/environment.js'
 import { type DatasetOptions, datasetOptions, datasetSpecOf } from './dataset-spec.js'
@@ -19,8 +19,8 @@ interface Options extends Omit<DatasetOptions, 'folder'> {
   set: string[]
   ensemble: Ensemble | undefined
   report: string | undefined
-  images: boolean
-  'plain-paths': boolean
+  images: boolean | undefined
+  'plain-paths': boolean | undefined
   name: string | undefined
   prepared: string | undefined
   resamples: number | undefined
@@ -53,8 +53,8 @@ export function builder(yargs: Argv): Argv<Options> {
       type: 'string',
       describe: 'a folder for report.html, metrics.json, predictions.csv and figures',
     })
-    .option('images', { type: 'boolean', default: true, describe: '--no-images leaves X-rays out of the report' })
-    .option('plain-paths', { type: 'boolean', default: false, describe: 'paths of images as they are, not hashed' })
+    .option('images', { type: 'boolean', describe: '--no-images leaves X-rays out of the report' })
+    .option('plain-paths', { type: 'boolean', describe: 'paths of images as they are, not hashed' })
     .option('name', { type: 'string', describe: 'in headings; default: the checkpoint' })
     .option('prepared', { type: 'string', describe: 'a folder that `cleft prepare` made' })
     .option('resamples', { type: 'number', describe: 'of patients, for the intervals; default: 2000' })
@@ -71,6 +71,7 @@ export function builder(yargs: Argv): Argv<Options> {
 async function optionsOf(options: ArgumentsCamelCase<Options>): Promise<EvaluateOptions> {
   const { checkpoint, task, labels, ensemble, report, images, plainPaths, name, prepared, resamples, seed, processes } =
     options
+  const { 'max-problems': maxProblems } = options
   const own = {
     ...(task !== undefined && { task }),
     ...(labels !== undefined && { labels }),
@@ -81,8 +82,8 @@ async function optionsOf(options: ArgumentsCamelCase<Options>): Promise<Evaluate
     ...(resamples !== undefined && { resamples }),
     ...(seed !== undefined && { seed }),
     ...(processes !== undefined && { processes }),
-    ...(images ? {} : { images }),
-    ...(plainPaths && { plainPaths }),
+    ...(images !== undefined && { images }),
+    ...(plainPaths !== undefined && { plainPaths }),
   }
   if (options.folder === undefined) {
     if (!/\.(json|ya?ml)$/.test(checkpoint)) {
@@ -95,7 +96,11 @@ async function optionsOf(options: ArgumentsCamelCase<Options>): Promise<Evaluate
     }
     const { readOptions } = await import('../train/config-file.js')
     // evaluate() checks them
-    return readOptions({ file: checkpoint, set: options.set, options: own }) as unknown as EvaluateOptions
+    return readOptions({
+      file: checkpoint,
+      set: options.set,
+      options: { ...own, ...(maxProblems !== undefined && { data: { maxProblems } }) },
+    }) as unknown as EvaluateOptions
   }
   if (options.set.length > 0) {
     throw new Error('--set: expected a file with options, but received a checkpoint and a folder; use the flags')
@@ -110,14 +115,14 @@ export async function handler(options: ArgumentsCamelCase<Options>): Promise<voi
   // of processes that a launcher started, the first speaks for all
   const speaks = (readLaunchEnvironment()?.rank ?? 0) === 0
   const reporter = terminalReporter()
-  let progress: Progress | null = null
+  const progress: Partial<Record<EvaluationPart, Progress>> = {}
   const { summary, report: written } = await evaluate({
     ...(await optionsOf(options)),
-    onProgress(images, total) {
+    onProgress(images, total, part) {
       if (!speaks) return
-      progress ??= reporter.progress('evaluate', total, 'images')
-      progress.update(images)
-      if (images === total) progress.finish()
+      progress[part] ??= reporter.progress(part === 'test' ? 'evaluate' : 'thresholds', total, 'images')
+      progress[part].update(images)
+      if (images === total) progress[part].finish()
     },
   })
   if (!speaks) return

@@ -38,11 +38,13 @@ export async function handler({ checkpoint, files, prompts, json }: ArgumentsCam
         : `expected --prompts, two or more texts, since '${checkpoint}' has no classes of its own`,
     )
   }
+  // once for all files
+  using asked = isClassifier ? null : await model.encodePrompts(prompts!)
   for (const file of files) {
     try {
       const { label, probabilities, warnings } = await (isClassifier
         ? model.predict(file)
-        : model.predict(file, prompts!))
+        : model.predict(file, asked!))
       const scores = Object.entries(probabilities).map(([name, value]) => `${name} ${(100 * value).toFixed(1)} %`)
       process.stdout.write(
         json ? `${JSON.stringify({ file, label, probabilities, warnings })}\n` : `${file}: ${scores.join(', ')}\n`,

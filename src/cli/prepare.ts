@@ -57,7 +57,7 @@ export async function handler(options: ArgumentsCamelCase<Options>): Promise<voi
   const dataset = await openDataset(datasetSpecOf(options))
   const decoder = new DecoderPool({ settings: { size, bits, windowing }, workers })
   try {
-    const maxProblems = options['max-problems']
+    const { 'max-problems': maxProblems = 0.01 } = options
     const report = await prepareDataset(dataset, out, { decoder, maxProblems, reporter })
     const problems = report.problems.list
     for (const problem of problems.slice(0, SHOWN)) reporter.line(describeProblem(problem))

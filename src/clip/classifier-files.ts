@@ -72,17 +72,21 @@ interface LoadOptions {
   logger?: Logger | undefined
 }
 
+/** @throws TypeError where a folder to begin with is a classifier's already */
+export function refuseClassifier(folder: string): void {
+  if (!isClassifierFolder(folder)) return
+  throw new TypeError(
+    `from: expected a checkpoint of pre-training, but '${folder}' is a classifier already; give the one that it began with`,
+  )
+}
+
 /**
  * The image encoder of a model folder, without its language model.
  *
  * @throws where the folder is none of ours, or is a classifier's already
  */
 export async function loadImageEncoder(folder: string, options: LoadOptions = {}): Promise<EncoderParts> {
-  if (isClassifierFolder(folder)) {
-    throw new TypeError(
-      `from: expected a checkpoint of pre-training, but '${folder}' is a classifier already; give the one that it began with`,
-    )
-  }
+  refuseClassifier(folder)
   const { image } = readConfig(folder, encoderConfig, 'a cleft model with an image encoder')
   const source = await openWeights(join(folder, TRAINABLE))
   try {

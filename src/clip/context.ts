@@ -39,9 +39,6 @@ export interface ContextOptions {
   init: 'caption' | 'random'
 }
 
-/** Most tokens of a text after a context, as published. */
-const MAXIMUM_WORDS = 63
-
 /**
  * Puts a context before every text of a model.
  *
@@ -60,6 +57,11 @@ export async function addContext(
   }
   const { active, prompt_encoder } = text
   const virtual = active.find((name) => prompt_encoder.has(name))
+  if (virtual === CONTEXT) {
+    throw new RangeError(
+      `from: expected a checkpoint without a learned context, but this one has learned ${contextLength(model)} vectors already; begin with the checkpoint of pre-training that they were learned for`,
+    )
+  }
   if (virtual !== undefined) {
     throw new RangeError(
       `from: expected a model without virtual tokens, but its adapter '${virtual}' puts some before every text, where the context would be`,
@@ -84,8 +86,8 @@ export async function addContext(
     )
     adapted.setAdapter([...active, CONTEXT])
   })
-  // a text that fills all positions has none after it for 'first-pad'
-  model.encoding.maximumLength = Math.min(model.encoding.maximumLength ?? MAXIMUM_WORDS, MAXIMUM_WORDS, room - 1)
+  // One less than without, as published (63 of 64). A text that fills all positions has none after it for 'first-pad'.
+  model.encoding.maximumLength = Math.min(model.encoding.maximumLength ?? room, room) - 1
 }
 
 /** The vectors: [length, width]. @throws RangeError where there is no context */

@@ -28,7 +28,8 @@ import type { TextTower } from './text-tower.js'
 export const layouts = ['cleft', 'transformers', 'hub', 'peft'] as const
 export type Layout = (typeof layouts)[number]
 
-export interface ConvertOptions extends Pick<PublishedOptions, 'image' | 'text' | 'alpha' | 'logger'> {
+export interface ConvertOptions
+  extends Pick<PublishedOptions, 'image' | 'text' | 'alpha' | 'maximumLength' | 'logger'> {
   /**
    * 'cleft': our model folder. 'transformers': config.json and model.safetensors; of a whole CLEFT model, a folder for each
    * part. 'hub': DINOv2's own names. 'peft': adapters alone. Default: 'cleft' for CLEFT models, 'peft' for adapters,

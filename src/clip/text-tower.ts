@@ -13,8 +13,10 @@ export interface TextTowerOptions extends Omit<TwoTowerOptions<TokenSequences>, 
   pooling?: EncodeTextOptions['pool']
   /** Default: 0. */
   padToken?: number
-  /** Default: as many as the model has positions for beside virtual tokens, 64 at most. */
+  /** Default: as many as the model has positions for beside virtual tokens, `usualLength` at most. */
   maximumLength?: number
+  /** Default: 64. */
+  usualLength?: number
   execution?: EncodeTextOptions['execution']
 }
 
@@ -25,11 +27,12 @@ export class TextTower extends TwoTower<TokenSequences> {
   /** Names of the language model's own parameters that are no longer those of the frozen one: trained before, and saved. */
   readonly trainedText = new Set<string>()
 
-  constructor({ text, pooling, padToken = 0, maximumLength, execution = 'auto', ...rest }: TextTowerOptions) {
+  constructor(options: TextTowerOptions) {
+    const { text, pooling, padToken = 0, maximumLength, usualLength = 64, execution = 'auto', ...rest } = options
     const encoding: EncodeTextOptions = {
       pool: pooling ?? (text.seesRight ? 'cls' : 'first-pad'),
       padToken,
-      maximumLength: maximumLength ?? Math.min(64, text.maximumPositions - virtualCount(text)),
+      maximumLength: maximumLength ?? Math.min(usualLength, text.maximumPositions - virtualCount(text)),
       execution,
     }
     super({ ...rest, text, textWidth: text.width, textFeature: (texts) => encodeText(text, texts, encoding) })

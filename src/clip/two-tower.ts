@@ -22,8 +22,10 @@ export function imageFeature(
   pooling: ImagePooling = 'mean-prenorm',
   options: ImageForwardOptions = {},
 ): Tensor {
-  const features = encoder.forward(pixels, pooling === 'mean-prenorm' ? { ...options, norm: false } : options)
-  return pooledFeature(features, pooling)
+  return torch.scope(() => {
+    const features = encoder.forward(pixels, pooling === 'mean-prenorm' ? { ...options, norm: false } : options)
+    return pooledFeature(features, pooling)
+  })
 }
 
 /** One feature of an image's tokens, [B, featureWidth]. */

@@ -3,6 +3,7 @@
  */
 export { type InputOptions, inputOf, type Resize } from './augment/input.js'
 export { DATASET_KINDS, type DatasetSpec, openDataset } from './datasets/index.js'
+export { atMostOfClasses } from './datasets/select.js'
 export * from './images/index.js'
 export { type Decoder, DecoderPool, type PrepareSettings, publishedSettings } from './loader/decoders.js'
 export { imagesOf, type OpenImages } from './loader/image-source.js'

@@ -1,20 +1,21 @@
-import { wordsAfterContext } from '../clip/context.js'
-import { type ClassPrompt, type Dataset, type DatasetSpec, imagesOf, openDataset } from '../data/index.js'
+import type { AskedClass } from '../data/captions/index.js'
+import { type Dataset, type DatasetSpec, imagesOf, type OpenImages, openDataset } from '../data/index.js'
 import { messageOf } from '../setup/errors.js'
 import * as torch from '../torch/index.js'
 import { classify } from './classify.js'
 import { encodeDataset } from './encode-dataset.js'
-import { type ExampleSource, mapExamples, retrievalExamples } from './examples.js'
+import { thresholdData, withSplit } from './evaluation-data.js'
+import { type ExampleSource, grayImages, type ImageReader, mapExamples, retrievalExamples } from './examples.js'
 import { launchEvaluation } from './launch.js'
 import { LoadedClassifier } from './loaded-classifier.js'
 import { LoadedModel, load } from './loaded-model.js'
-import { checkOptions, type EvaluateOptions, type EvaluationTask } from './options.js'
+import { checkOptions, checkUsed, type EvaluateOptions, type EvaluationTask } from './options.js'
 import type { Predictions } from './predictions.js'
 import { makeFolder } from './report/folder.js'
 import { type WrittenReport, writeReport } from './report/index.js'
 import { retrievalRanks } from './retrieval.js'
 import { type Provenance, type Summary, summarize } from './summary.js'
-import { type ZeroShotResult, zeroShot } from './zero-shot.js'
+import { isMultiLabel, type ZeroShotResult, zeroShot } from './zero-shot.js'
 
 const { Processes, startsProcesses } = torch.distributed
 type Processes = torch.distributed.Processes
@@ -73,45 +74,63 @@ async function evaluateIn(processes: Processes, options: EvaluateOptions): Promi
   return await evaluateModel(model, own, options, processes)
 }
 
-/** What a loader needs beside its data set; to be closed. */
+/** Images and what else a loader needs beside its data set. The images are to be closed. */
 function loadingOf(options: EvaluateOptions) {
   const { batchSize, signal } = options
-  const { source, close } = imagesOf(options)
-  return { source: { ...source, ...(batchSize !== undefined && { batchSize }), ...(signal && { signal }) }, close }
+  const { maxProblems } = options.data
+  const images = imagesOf(options)
+  const source = {
+    ...images.source,
+    ...(batchSize !== undefined && { batchSize }),
+    ...(maxProblems !== undefined && { maxProblems }),
+    ...(signal && { signal }),
+  }
+  return { images, source }
+}
+
+/** How images came to the model. */
+function preprocessingOf({ input }: LoadedModel | LoadedClassifier, { source }: OpenImages) {
+  const { size, ...settings } = 'prepared' in source ? source.prepared.settings : source.decoder.settings
+  return { ...input, padded: size, ...settings }
+}
+
+interface Found {
+  readonly dataset: Dataset
+  readonly spec: DatasetSpec
+  readonly images: OpenImages
+  readonly prompts: readonly AskedClass[]
+  readonly settings: Provenance['settings']
 }
 
 async function provenanceOf(
   model: LoadedModel | LoadedClassifier,
   evaluation: EvaluationTask,
-  {
-    dataset,
-    spec,
-    prompts,
-    settings,
-  }: {
-    dataset: Dataset
-    spec: DatasetSpec
-    prompts: readonly ClassPrompt[]
-    settings: Provenance['settings']
-  },
+  { dataset, spec, images, prompts, settings }: Found,
   { name, ensemble = 'mean-embedding', seed = 0 }: EvaluateOptions,
 ): Promise<Provenance> {
-  const context = model instanceof LoadedModel ? model.contextLength : 0
+  const shown = (texts: readonly string[]) =>
+    model instanceof LoadedModel ? texts.map((text) => model.shownText(text)) : texts
+  const prefixes = new Set(dataset.samples.map(({ promptPrefix }) => promptPrefix))
   return {
     evaluation,
     name: name ?? model.folder,
     checkpoint: { name: model.folder, sha256: await model.hash() },
     data: { kind: dataset.kind, split: 'split' in spec && spec.split ? spec.split : 'test', hash: dataset.hash },
-    prompts: prompts.map((each) => ({
-      name: each.name,
-      prompts:
-        context === 0
-          ? each.prompts
-          : each.prompts.map((text) => `[${context} learned vectors]${wordsAfterContext(text)}`),
+    prompts: prompts.map(({ name, prompts, negations }) => ({
+      name,
+      prompts: shown(prompts),
+      ...(negations && { negations: shown(negations) }),
     })),
     ensemble: prompts.length > 0 ? ensemble : null,
-    preprocessing: { ...model.input, padded: 256, windowing: 'published' },
-    settings: { seed, ...settings, torch: torch.info().torchVersion, device: model.device },
+    preprocessing: preprocessingOf(model, images),
+    settings: {
+      seed,
+      ...settings,
+      // before each prompt stands what is known of the image itself
+      ...(prompts.length > 0 && !prefixes.has(null) && { promptPrefixes: prefixes.size }),
+      torch: torch.info().torchVersion,
+      device: model.device,
+    },
   }
 }
 
@@ -124,20 +143,28 @@ async function evaluateModel(
   const { ensemble, labels, onProgress, resamples, seed = 0, uncertain, blank } = options
   const spec = withSplit(options.data)
   const dataset = await openDataset(spec)
+  const isClassifier = model instanceof LoadedClassifier
+  const isMulti = isClassifier ? model.model.task === 'multi' : isMultiLabel(dataset, labels)
+  checkUsed(options, isClassifier ? 'head' : 'prompts', isMulti)
+  const isLabelled = (sample: Dataset['samples'][number]) => (isMulti ? sample.findings : sample.label) !== null
+  const { dataset: held, notes } = await thresholdData(spec, dataset, isLabelled, options)
   // refused before the work, not after it
   const folder = reportFolder(options, processes)
-  const { source, close } = loadingOf(options)
-  const predict = (own: Dataset, tell?: typeof onProgress): Promise<ZeroShotResult> => {
+  const { images, source } = loadingOf(options)
+  const predict = (own: Dataset, part: 'thresholds' | 'test'): Promise<ZeroShotResult> => {
+    const tell = onProgress && ((done: number, total: number) => onProgress(done, total, part))
     const shared = { ...source, processes, ...(tell && { onProgress: tell }) }
-    if (model instanceof LoadedClassifier) return classify(model, own, shared)
+    if (isClassifier) return classify(model, own, shared)
     return zeroShot(model, own, { ...shared, ...(labels && { labels }), ...(ensemble && { ensemble }) })
   }
   try {
-    const result = await predict(dataset, onProgress)
+    const validation = held && (await predictAlone(() => predict(held, 'thresholds')))
+    const result = await predict(dataset, 'test')
     const { predictions, embeddings, unreadable, prompts } = result
-    const captioned = model instanceof LoadedClassifier ? null : await captionsOf(model, result)
-    const held = await validationData(spec, predictions.task === 'multi-label', options)
-    const validation = held && (await predictAlone(predict, held))
+    using _ = embeddings
+    const captioned = isClassifier ? null : await captionsOf(model, result)
+    using __ = captioned?.text
+    const settings = { unreadable, ...(held && { validation: held.hash }) }
     const summary = await summarize(predictions, {
       ...(captioned && { retrieval: captioned.ranks }),
       ...(validation && { validation }),
@@ -145,12 +172,8 @@ async function evaluateModel(
       ...(uncertain !== undefined && { uncertain }),
       ...(blank !== undefined && { blank }),
       seed,
-      provenance: await provenanceOf(
-        model,
-        task,
-        { dataset, spec, prompts, settings: { unreadable, ...(held && { validation: held.hash }) } },
-        options,
-      ),
+      notes,
+      provenance: await provenanceOf(model, task, { dataset, spec, images, prompts, settings }, options),
     })
     const report =
       folder === null
@@ -162,11 +185,9 @@ async function evaluateModel(
             ...(await examplesOf(model, result, captioned?.text ?? null, { dataset, ...source }, options)),
             ...writing(options),
           })
-    captioned?.text.dispose()
-    embeddings.dispose()
     return { summary, predictions, report }
   } finally {
-    await close()
+    await images.close()
   }
 }
 
@@ -177,28 +198,28 @@ async function evaluateRetrieval(
   processes: Processes,
 ): Promise<RetrievalEvaluation> {
   const { onProgress, resamples, seed = 0 } = options
+  checkUsed(options, 'retrieval', true)
   const spec = withSplit(options.data)
   const dataset = await openDataset(spec)
+  const captioned = dataset.samples.filter(({ caption }) => caption !== null)
+  if (captioned.length === 0) {
+    throw new RangeError(`evaluate: expected images with captions for 'retrieval', but '${dataset.root}' has none`)
+  }
   const folder = reportFolder(options, processes)
-  const { source, close } = loadingOf(options)
+  const { images, source } = loadingOf(options)
+  const tell = onProgress && ((done: number, total: number) => onProgress(done, total, 'test'))
   try {
-    const captioned = dataset.samples.filter(({ caption }) => caption !== null)
-    if (captioned.length === 0) {
-      throw new RangeError(`evaluate: expected images with captions for 'retrieval', but '${dataset.root}' has none`)
-    }
-    const shared = { ...source, processes, ...(onProgress && { onProgress }) }
+    const shared = { ...source, processes, ...(tell && { onProgress: tell }) }
     const encoded = await encodeDataset(model, dataset, captioned, shared)
+    using _ = encoded.embeddings
     const { ranks, text } = (await captionsOf(model, encoded))!
+    using __ = text
+    const settings = { unreadable: encoded.unreadable }
     const summary = await summarize(null, {
       retrieval: ranks,
       ...(resamples !== undefined && { resamples }),
       seed,
-      provenance: await provenanceOf(
-        model,
-        'retrieval',
-        { dataset, spec, prompts: [], settings: { unreadable: encoded.unreadable } },
-        options,
-      ),
+      provenance: await provenanceOf(model, 'retrieval', { dataset, spec, images, prompts: [], settings }, options),
     })
     const report =
       folder === null
@@ -206,13 +227,12 @@ async function evaluateRetrieval(
         : await writeReport(folder, {
             summary,
             predictions: null,
-            retrieval: await retrievalExamples(model, encoded, text, { dataset, ...source }),
+            retrieval: await retrievalExamples(encoded, text, shownImages(model, { dataset, ...source }, options)),
             ...writing(options),
           })
-    torch.dispose([text, encoded.embeddings])
     return { summary, predictions: null, report }
   } finally {
-    await close()
+    await images.close()
   }
 }
 
@@ -240,47 +260,27 @@ async function examplesOf(
   result: ZeroShotResult,
   text: torch.Tensor | null,
   source: ExampleSource,
-  { images = true }: EvaluateOptions,
+  options: EvaluateOptions,
 ) {
-  const isCaptioned = model instanceof LoadedModel && text !== null
+  const { images = true, ensemble = 'mean-embedding' } = options
   return {
-    ...(isCaptioned && { retrieval: await retrievalExamples(model, result, text, source) }),
-    ...(images && { maps: await mapExamples(model, result, source) }),
+    ...(text !== null && { retrieval: await retrievalExamples(result, text, shownImages(model, source, options)) }),
+    ...(images && { maps: await mapExamples(model, result, source, ensemble) }),
   }
 }
+
+/** Reads images for a report; null where they may not be in it. */
+const shownImages = (
+  model: LoadedModel | LoadedClassifier,
+  source: ExampleSource,
+  { images = true }: EvaluateOptions,
+): ImageReader | null => (images ? (samples) => grayImages(model, samples, source) : null)
 
 /** The predictions, without the embeddings. */
-async function predictAlone(
-  predict: (dataset: Dataset) => Promise<ZeroShotResult>,
-  dataset: Dataset,
-): Promise<Predictions> {
-  const { predictions, embeddings } = await predict(dataset)
+async function predictAlone(predict: () => Promise<ZeroShotResult>): Promise<Predictions> {
+  const { predictions, embeddings } = await predict()
   embeddings.dispose()
   return predictions
-}
-
-/** Where thresholds come from; null where there is nothing. */
-async function validationData(
-  spec: DatasetSpec,
-  isMulti: boolean,
-  { validation }: EvaluateOptions,
-): Promise<Dataset | null> {
-  if (validation === null) return null
-  if (validation !== undefined) return await openDataset(withSplit(validation, 'valid'))
-  if (spec.kind === 'chexpert-5x200' || spec.split !== 'test') return null
-  try {
-    const dataset = await openDataset({ ...spec, split: 'valid' })
-    const isLabelled = dataset.samples.some(({ label, findings }) => (isMulti ? findings : label) !== null)
-    return isLabelled ? dataset : null
-  } catch {
-    // no such part: decisions are then by the highest score
-    return null
-  }
-}
-
-function withSplit(spec: DatasetSpec, split: 'test' | 'valid' = 'test'): DatasetSpec {
-  if (spec.kind === 'chexpert-5x200' || spec.split !== undefined) return spec
-  return { ...spec, split }
 }
 
 /** Retrieval among the captions of the test images, where all have one; `text` is theirs, [N, D], the caller's. */
@@ -290,7 +290,7 @@ async function captionsOf(model: LoadedModel, { samples, embeddings }: Pick<Zero
   const patients = samples.map(({ patient }) => patient)
   const distinct = [...new Set(captions)]
   const rows = new Map(distinct.map((text, row) => [text, row]))
-  const encoded = await model.encodeText(distinct)
+  using encoded = await model.encodeText(distinct)
   const text = torch.scope(() => {
     const index = torch.tensor(
       captions.map((caption) => rows.get(caption)!),
@@ -298,8 +298,12 @@ async function captionsOf(model: LoadedModel, { samples, embeddings }: Pick<Zero
     )
     return encoded.cpu().indexSelect(0, index)
   })
-  encoded.dispose()
-  return { ranks: retrievalRanks(embeddings, text, { captions, patients }), text }
+  try {
+    return { ranks: retrievalRanks(embeddings, text, { captions, patients }), text }
+  } catch (error) {
+    text.dispose()
+    throw error
+  }
 }
 
 /** A name for each image: its class; of findings the one that it has. */

@@ -20,6 +20,8 @@ export interface EncodeOptions {
   decoder?: Decoder
   prepared?: PreparedImages
   signal?: AbortSignal
+  /** The fraction of the images that may be unreadable. Default: 0.01. */
+  maxProblems?: number
   /** How many images are done, of all. */
   onProgress?: (images: number, total: number) => void
   /** Those that share the images; each gets all that is found. Default: this one. */
@@ -31,7 +33,14 @@ export function evaluationLoader(
   { input, device }: Pick<Loaded, 'input' | 'device'>,
   dataset: Dataset,
   samples: readonly Sample[],
-  { batchSize = 64, decoder, prepared, signal, processes = Processes.alone }: Omit<EncodeOptions, 'onProgress'>,
+  {
+    batchSize = 64,
+    decoder,
+    prepared,
+    signal,
+    maxProblems,
+    processes = Processes.alone,
+  }: Omit<EncodeOptions, 'onProgress'>,
 ): DataLoader {
   return new DataLoader(withSamples(dataset, samples), {
     batchSize,
@@ -45,6 +54,7 @@ export function evaluationLoader(
     ...(decoder && { decoder }),
     ...(prepared && { prepared }),
     ...(signal && { signal }),
+    ...(maxProblems !== undefined && { maxProblems }),
   })
 }
 

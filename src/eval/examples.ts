@@ -1,12 +1,13 @@
 import { type ImagePooling, pooledFeature } from '../clip/two-tower.js'
+import { type AskedClass, promptOf } from '../data/captions/index.js'
 import type { Dataset, GrayImage, Sample } from '../data/index.js'
 import type { ImageEncoder } from '../models/index.js'
 import * as torch from '../torch/index.js'
 import { type EncodeOptions, evaluationLoader } from './evaluation-loader.js'
 import { LoadedClassifier } from './loaded-classifier.js'
-import type { LoadedModel } from './loaded-model.js'
+import { type Ensemble, LoadedModel } from './loaded-model.js'
 import type { Heat, MapExample, RetrievalExample } from './report/index.js'
-import type { ZeroShotResult } from './zero-shot.js'
+import { askedScores, promptsOf, type ZeroShotResult } from './zero-shot.js'
 
 /*
  * Single images for the report: what their scores depend on, and what retrieval finds for them.
@@ -24,73 +25,125 @@ export interface ExampleSource extends Pick<EncodeOptions, 'decoder' | 'prepared
 
 type Model = LoadedModel | LoadedClassifier
 
-/** Images as the model gets them, and as a person sees those: [3, S, S] each, the scope's. */
+interface LoadedImage {
+  /** As the model gets it: [1, 3, S, S], the caller's. */
+  readonly pixels: torch.Tensor
+  /** As a person sees that. */
+  readonly image: GrayImage
+}
+
 async function loadImages(
   model: Model,
   samples: readonly Sample[],
   { dataset, ...source }: ExampleSource,
-): Promise<{ pixels: torch.Tensor; image: GrayImage }[]> {
+): Promise<LoadedImage[]> {
   const loader = evaluationLoader(model, dataset, samples, { ...source, batchSize: 1 })
-  const made: { pixels: torch.Tensor; image: GrayImage }[] = []
-  for await (const batch of loader) {
-    using _ = batch
-    made.push(
-      torch.keep(
-        torch.scope(() => {
-          const pixels = batch.pixels.clone()
-          const gray = pixels.select(0, 0).select(0, 0).add(1).mul(127.5).round().clamp(0, 255).to('uint8').cpu()
-          const [height, width] = gray.shape as [number, number]
-          return { pixels, image: { width, height, pixels: gray.contiguous().toTypedArray() as Uint8Array } }
-        }),
-      ),
-    )
+  const made: LoadedImage[] = []
+  try {
+    for await (const batch of loader) {
+      using _ = batch
+      made.push(
+        torch.keep(
+          torch.scope(() => {
+            const pixels = batch.pixels.clone()
+            const gray = pixels.select(0, 0).select(0, 0).add(1).mul(127.5).round().clamp(0, 255).to('uint8').cpu()
+            const [height, width] = gray.shape as [number, number]
+            return { pixels, image: { width, height, pixels: gray.contiguous().toTypedArray() as Uint8Array } }
+          }),
+        ),
+      )
+    }
+    return made
+  } catch (error) {
+    torch.dispose(made.map(({ pixels }) => pixels))
+    throw error
   }
-  return made
+}
+
+export type ImageReader = (samples: readonly Sample[]) => Promise<GrayImage[]>
+
+/** Images as a person sees what the model gets. */
+export async function grayImages(
+  model: Model,
+  samples: readonly Sample[],
+  source: ExampleSource,
+): Promise<GrayImage[]> {
+  const loaded = await loadImages(model, samples, source)
+  torch.dispose(loaded.map(({ pixels }) => pixels))
+  return loaded.map(({ image }) => image)
 }
 
 /** Maps of one image of each class (the first ones of the set), for its own class and the best of the others. */
-export async function mapExamples(model: Model, result: ZeroShotResult, source: ExampleSource): Promise<MapExample[]> {
-  const { predictions, samples, prompts } = result
-  const { classes, scores } = predictions
+export async function mapExamples(
+  model: Model,
+  result: ZeroShotResult,
+  source: ExampleSource,
+  ensemble: Ensemble,
+): Promise<MapExample[]> {
+  const { predictions, samples } = result
+  const { classes } = predictions
   const rows = oneOfEach(predictions.labels, classes.length, predictions.task === 'multi-label').slice(0, MAPS)
-  const scorer = await scorerOf(model, result)
   const loaded = await loadImages(
     model,
     rows.map((row) => samples[row]!),
     source,
   )
   try {
-    return loaded.map(({ pixels, image }, k) => {
-      const row = rows[k]!
-      const own = Array.from({ length: classes.length }, (_, c) => scores[row * classes.length + c]!)
-      const truth = classes.filter((_, c) =>
-        predictions.task === 'multi-label'
-          ? predictions.labels[row * classes.length + c] === 1
-          : predictions.labels[row] === c,
-      )
-      const asked = [
-        ...new Set([...truth.slice(0, 2).map((name) => classes.indexOf(name)), highest(own, truth, classes)]),
-      ]
-      const maps = heatsOf(model, pixels, asked, scorer).flatMap(({ column, gradient }) => ({
-        prompt: prompts[column]?.prompts[0] ?? classes[column]!,
-        kind: 'gradient' as const,
-        score: own[column]!,
-        heat: gradient,
-      }))
-      const attention = attentionOf(model, pixels)
-      return {
-        image,
-        path: samples[row]!.path,
-        truth,
-        maps: attention
-          ? [...maps, { prompt: 'any prompt', kind: 'attention' as const, score: null, heat: attention }]
-          : maps,
-      }
-    })
+    const examples: MapExample[] = []
+    for (const [k, each] of loaded.entries()) examples.push(await mapExample(model, result, rows[k]!, each, ensemble))
+    return examples
   } finally {
     torch.dispose(loaded.map(({ pixels }) => pixels))
-    scorer.dispose()
   }
+}
+
+async function mapExample(
+  model: Model,
+  { predictions, prompts, samples }: ZeroShotResult,
+  row: number,
+  { pixels, image }: LoadedImage,
+  ensemble: Ensemble,
+): Promise<MapExample> {
+  const { classes, scores, labels, task } = predictions
+  const { promptPrefix, path } = samples[row]!
+  const own = Array.from({ length: classes.length }, (_, c) => scores[row * classes.length + c]!)
+  const truth = classes.filter((_, c) =>
+    task === 'multi-label' ? labels[row * classes.length + c] === 1 : labels[row] === c,
+  )
+  const asked = [...new Set([...truth.slice(0, 2).map((name) => classes.indexOf(name)), highest(own, truth, classes)])]
+  // the very score that is shown: of all prompts of a class, against its negations, after the image's own prefix
+  using encoded = model instanceof LoadedModel ? await model.encodePrompts(promptsOf(prompts, promptPrefix)) : null
+  const score: Scorer = (feature) =>
+    model instanceof LoadedModel
+      ? askedScores(model, model.model.projectImage(feature), encoded!, prompts, ensemble)
+      : model.model.classify(feature)
+  const maps = heatsOf(model, pixels, asked, score).map(({ column, gradient }) => ({
+    prompt: shownPrompts(model, prompts[column], promptPrefix) ?? classes[column]!,
+    kind: 'gradient' as const,
+    score: own[column]!,
+    heat: gradient,
+  }))
+  const attention = attentionOf(model, pixels)
+  return {
+    image,
+    path,
+    truth,
+    maps: attention
+      ? [...maps, { prompt: 'any prompt', kind: 'attention' as const, score: null, heat: attention }]
+      : maps,
+  }
+}
+
+/** What a score is of: of several prompts the first is told, and how many more there are. */
+function shownPrompts(model: Model, asked: AskedClass | undefined, prefix: string | null): string | null {
+  if (asked === undefined || !(model instanceof LoadedModel)) return null
+  const told = (texts: readonly string[]) => {
+    const more = texts.length > 1 ? ` (and ${texts.length - 1} more)` : ''
+    return `${model.shownText(promptOf(prefix, texts[0]!))}${more}`
+  }
+  return asked.negations === undefined
+    ? told(asked.prompts)
+    : `${told(asked.prompts)}, against: ${told(asked.negations)}`
 }
 
 /** The highest class that is not true. */
@@ -113,30 +166,8 @@ function oneOfEach(labels: Int8Array | Int32Array, count: number, isMulti: boole
   return [...rows]
 }
 
-interface Scorer extends Disposable {
-  /** [1, width] to [1, classes]. */
-  score(feature: torch.Tensor): torch.Tensor
-  dispose(): void
-}
-
-async function scorerOf(model: Model, { prompts, predictions }: ZeroShotResult): Promise<Scorer> {
-  if (model instanceof LoadedClassifier) {
-    const dispose = () => {}
-    return { score: (feature) => model.model.classify(feature), dispose, [Symbol.dispose]: dispose }
-  }
-  const isMulti = predictions.task === 'multi-label'
-  // of several findings the negation stands last
-  const pairs = prompts.map((each) => [each.prompts[0]!, ...(isMulti ? [each.prompts.at(-1)!] : [])])
-  const text = await model.encodeText(pairs.flat())
-  const dispose = () => text.dispose()
-  const score = (feature: torch.Tensor) => {
-    const scores = model.model.projectImage(feature).matmul(text.t()).mul(model.model.logit_scale.exp())
-    if (!isMulti) return scores
-    const both = scores.view(1, prompts.length, 2)
-    return both.select(2, 0).sub(both.select(2, 1))
-  }
-  return { score, dispose, [Symbol.dispose]: dispose }
-}
+/** [1, width] to [1, classes]. */
+type Scorer = (feature: torch.Tensor) => torch.Tensor
 
 const encoderOf = (model: Model): { encoder: ImageEncoder; pooling: ImagePooling } =>
   model instanceof LoadedClassifier
@@ -151,7 +182,7 @@ function heatsOf(
   model: Model,
   pixels: torch.Tensor,
   columns: readonly number[],
-  { score }: Scorer,
+  score: Scorer,
 ): { column: number; gradient: Heat }[] {
   const { encoder, pooling } = encoderOf(model)
   return torch.scope(() => {
@@ -212,12 +243,12 @@ function attentionOf(model: Model, pixels: torch.Tensor): Heat | null {
  * The first images with a caption, the captions found for them, and the other way round.
  *
  * @param text [N, D], of each image's own caption
+ * @param read null: no image is looked at
  */
 export async function retrievalExamples(
-  model: LoadedModel,
   { samples, embeddings }: Pick<ZeroShotResult, 'samples' | 'embeddings'>,
   text: torch.Tensor,
-  source: ExampleSource,
+  read: ImageReader | null,
 ): Promise<RetrievalExample[]> {
   const captions = samples.map(({ caption }) => caption!)
   const queries = firstOfEach(captions).slice(0, QUERIES)
@@ -241,13 +272,8 @@ export async function retrievalExamples(
     return { query, isHit, toText, toImage, texts, images }
   })
   const shown = [...new Set(searches.flatMap(({ query, images }) => [query, ...images.slice(0, FOUND)]))]
-  const loaded = await loadImages(
-    model,
-    shown.map((row) => samples[row]!),
-    source,
-  )
-  torch.dispose(loaded.map(({ pixels }) => pixels))
-  const imageOf = (row: number) => loaded[shown.indexOf(row)]!.image
+  const loaded = await read?.(shown.map((row) => samples[row]!))
+  const imageOf = (row: number) => loaded?.[shown.indexOf(row)] ?? null
   return searches.flatMap(({ query, isHit, toText, toImage, texts, images }): RetrievalExample[] => [
     {
       direction: 'image-to-text',

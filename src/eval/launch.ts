@@ -1,9 +1,11 @@
 import * as torch from '../torch/index.js'
 import type { Evaluation, RetrievalEvaluation } from './evaluate.js'
-import type { EvaluateOptions } from './options.js'
+import type { EvaluateOptions, EvaluationPart } from './options.js'
 
 /** What the first process tells. */
-export type Told = { readonly images: number; readonly total: number } | { readonly warning: string }
+export type Told =
+  | { readonly images: number; readonly total: number; readonly part: EvaluationPart }
+  | { readonly warning: string }
 export type Options = Omit<EvaluateOptions, 'signal' | 'onProgress' | 'logger'>
 
 /** Compiled, also where tests run TypeScript's sources. */
@@ -18,7 +20,8 @@ export function launchEvaluation({
 }: EvaluateOptions): Promise<Evaluation | RetrievalEvaluation> {
   return torch.distributed.launchWork<Told, Evaluation | RetrievalEvaluation>(options.processes!, program, options, {
     signal,
-    onMessage: (told) => ('warning' in told ? logger.warn(told.warning) : onProgress?.(told.images, told.total)),
+    onMessage: (told) =>
+      'warning' in told ? logger.warn(told.warning) : onProgress?.(told.images, told.total, told.part),
     onText: (line, rank) => logger.warn(`process ${rank}: ${line}`),
   })
 }

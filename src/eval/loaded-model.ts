@@ -1,8 +1,9 @@
 import { join } from 'node:path'
 import { isClassifierFolder, loadClassifier } from '../clip/classifier-files.js'
 import { contextLength, wordsAfterContext } from '../clip/context.js'
+import { checkDistinct } from '../clip/distinct-texts.js'
 import { type ImageInput, loadModel, readModelFiles, TOKENIZER } from '../clip/model-files.js'
-import type { TextTower } from '../clip/text-tower.js'
+import type { TextTower, TokenSequences } from '../clip/text-tower.js'
 import type { ClassPrompt } from '../data/index.js'
 import { type Logger, TextTokenizer } from '../models/index.js'
 import * as torch from '../torch/index.js'
@@ -57,10 +58,66 @@ export class LoadedModel extends Loaded<TextTower> {
    */
   async encodeText(texts: string | readonly string[]): Promise<Tensor> {
     const given = typeof texts === 'string' ? [texts] : texts
-    const list = this.contextLength > 0 ? given.map(wordsAfterContext) : given
-    if (list.length === 0) throw new RangeError('encodeText: expected one text at least, but received none')
-    const ids = await this.tokenizer.encode(list, { maximumLength: this.model.encoding.maximumLength })
-    return torch.scope(() => torch.noGrad(() => this.model.encodeText(ids)))
+    if (given.length === 0) throw new RangeError('encodeText: expected one text at least, but received none')
+    return this.encodeTokens(await this.tokensOf(given))
+  }
+
+  /** A text as the model reads it: after a learned context without the template. */
+  wordsOf(text: string): string {
+    return this.contextLength > 0 ? wordsAfterContext(text) : text
+  }
+
+  /** The same for people. */
+  shownText(text: string): string {
+    const { contextLength } = this
+    return contextLength > 0 ? `[${contextLength} learned vectors]${wordsAfterContext(text)}` : text
+  }
+
+  /**
+   * Embeddings of classes' prompts, to be asked for many images: `using` them, or disposing of them, frees them.
+   *
+   * @param prompts a text for each class; or classes with a name and one or more prompts
+   * @throws RangeError where two classes have the same name, or texts that the model cannot tell apart
+   */
+  async encodePrompts(prompts: readonly (string | ClassPrompt)[]): Promise<EncodedPrompts> {
+    const { names, tokens, rows } = await this.promptTokens(prompts)
+    return new EncodedPrompts(names, this.encodeTokens(tokens), rows)
+  }
+
+  /** Throws what {@link encodePrompts} would, without its work. */
+  async checkPrompts(prompts: readonly (string | ClassPrompt)[]): Promise<void> {
+    await this.promptTokens(prompts)
+  }
+
+  private async promptTokens(prompts: readonly (string | ClassPrompt)[]) {
+    const classes = prompts.map((each) => (typeof each === 'string' ? { name: each, prompts: [each] } : each))
+    const names = classes.map(({ name }) => name)
+    if (names.length < 2 || new Set(names).size < names.length) {
+      throw new RangeError(
+        `predict: expected two or more different prompts, but received ${names.join(', ') || 'none'}`,
+      )
+    }
+    const texts = [...new Set(classes.flatMap((each) => each.prompts))]
+    const tokens = await this.tokensOf(texts)
+    const rowOf = new Map(texts.map((text, row) => [text, row]))
+    const rows = classes.map((each) => each.prompts.map((text) => rowOf.get(text)!))
+    checkDistinct(
+      rows.map((own, k) => ({ name: names[k]!, tokens: own.map((row) => tokens[row]!) })),
+      this.model.encoding.maximumLength,
+    )
+    return { names, tokens, rows }
+  }
+
+  private async tokensOf(texts: readonly string[]): Promise<TokenSequences> {
+    const { maximumLength } = this.model.encoding
+    return await this.tokenizer.encode(
+      texts.map((text) => this.wordsOf(text)),
+      { maximumLength },
+    )
+  }
+
+  private encodeTokens(tokens: TokenSequences): Tensor {
+    return torch.scope(() => torch.noGrad(() => this.model.encodeText(tokens)))
   }
 
   /** Embeddings of pixels [N, 3, size, size]: [N, D], the scope's or the caller's. */
@@ -71,47 +128,34 @@ export class LoadedModel extends Loaded<TextTower> {
   /**
    * Which of the prompts fits an image best; for several images a list.
    *
-   * @param prompts a text for each class; or classes with a name and one or more prompts
+   * @param prompts a text for each class; or classes with a name and one or more prompts; or what {@link encodePrompts}
+   *   made of either
    * @example await model.predict('chest.dcm', ['edema', 'no finding'])
    */
-  async predict(
-    image: ImageSource,
-    prompts: readonly (string | ClassPrompt)[],
-    options?: { ensemble?: Ensemble },
-  ): Promise<Prediction>
+  async predict(image: ImageSource, prompts: Prompts, options?: { ensemble?: Ensemble }): Promise<Prediction>
   async predict(
     images: readonly ImageSource[],
-    prompts: readonly (string | ClassPrompt)[],
+    prompts: Prompts,
     options?: { ensemble?: Ensemble },
   ): Promise<Prediction[]>
   async predict(
     images: ImageSource | readonly ImageSource[],
-    prompts: readonly (string | ClassPrompt)[],
+    prompts: Prompts,
     { ensemble = 'mean-embedding' }: { ensemble?: Ensemble } = {},
   ): Promise<Prediction | Prediction[]> {
-    const classes = prompts.map((each) => (typeof each === 'string' ? { name: each, prompts: [each] } : each))
-    const names = classes.map(({ name }) => name)
-    if (names.length < 2 || new Set(names).size < names.length) {
-      throw new RangeError(
-        `predict: expected two or more different prompts, but received ${names.join(', ') || 'none'}`,
-      )
+    if (!(prompts instanceof EncodedPrompts)) {
+      using encoded = await this.encodePrompts(prompts)
+      return await this.predict(images as ImageSource, encoded, { ensemble })
     }
     const { embeddings, warnings } = await this.encodeWithWarnings(images)
-    try {
-      const encoded = await encodePrompts(
-        this,
-        classes.map((each) => each.prompts),
-      )
-      const logits = scoresOf(this, embeddings, encoded, ensemble)
-      encoded.text.dispose()
-      const C = names.length
-      const made = warnings.map((own, row) =>
-        predictionOf(names, [...logits.subarray(row * C, (row + 1) * C)], 'single', own),
-      )
-      return Array.isArray(images) ? made : made[0]!
-    } finally {
-      embeddings.dispose()
-    }
+    using _ = embeddings
+    const logits = torch.scope(() => scoresOf(this, embeddings, prompts, ensemble).toTypedArray() as Float32Array)
+    const { names } = prompts
+    const C = names.length
+    const made = warnings.map((own, row) =>
+      predictionOf(names, [...logits.subarray(row * C, (row + 1) * C)], 'single', own),
+    )
+    return Array.isArray(images) ? made : made[0]!
   }
 
   private async encodeWithWarnings(images: ImageSource | readonly ImageSource[]) {
@@ -120,50 +164,47 @@ export class LoadedModel extends Loaded<TextTower> {
   }
 }
 
-/** Embeddings of the distinct prompts of all classes, and for each class the rows that are its own. */
-export interface EncodedPrompts {
-  /** [T, D], the caller's. */
-  readonly text: Tensor
-  readonly rows: readonly (readonly number[])[]
-}
+export type Prompts = readonly (string | ClassPrompt)[] | EncodedPrompts
 
-export async function encodePrompts(
-  model: LoadedModel,
-  prompts: readonly (readonly string[])[],
-): Promise<EncodedPrompts> {
-  const texts = [...new Set(prompts.flat())]
-  const rowOf = new Map(texts.map((text, row) => [text, row]))
-  return { text: await model.encodeText(texts), rows: prompts.map((own) => own.map((each) => rowOf.get(each)!)) }
+/** Embeddings of the distinct prompts of all classes, and for each class the rows that are its own. */
+export class EncodedPrompts implements Disposable {
+  /** @internal Use `encodePrompts` of a model. */
+  constructor(
+    /** Of the classes. */
+    readonly names: readonly string[],
+    /** [T, D] */
+    readonly text: Tensor,
+    readonly rows: readonly (readonly number[])[],
+  ) {}
+
+  [Symbol.dispose](): void {
+    this.text.dispose()
+  }
 }
 
 /**
- * cosine x exp(logScale) of images and classes.
+ * cosine x exp(logScale) of images and classes, without gradient for the text's side: [N, classes], the scope's.
  *
  * @param image [N, D]
- * @returns [N, classes], row by row
  */
 export function scoresOf(
   { model }: LoadedModel,
   image: Tensor,
   { text, rows }: EncodedPrompts,
   ensemble: Ensemble,
-): Float32Array {
-  return torch.scope(() =>
-    torch.noGrad(() => {
-      const scale = model.logit_scale.float().exp()
-      const pick = (own: readonly number[]) =>
-        text.indexSelect(0, torch.tensor(own, { dtype: 'int64', device: text.device as torch.Device }))
-      if (ensemble === 'mean-embedding') {
-        const means = torch.stack(rows.map((own) => torch.nn.functional.normalize(pick(own).mean(0), { dim: 0 })))
-        return image.matmul(means.t()).mul(scale).toTypedArray() as Float32Array
-      }
-      const columns = rows.map((own) => {
-        const scores = image.matmul(pick(own).t())
-        return ensemble === 'mean-logit' ? scores.mean(1) : scores.amax(1)
-      })
-      return torch.stack(columns, 1).mul(scale).toTypedArray() as Float32Array
-    }),
-  )
+): Tensor {
+  const scale = model.logit_scale.detach().float().exp()
+  const pick = (own: readonly number[]) =>
+    text.indexSelect(0, torch.tensor(own, { dtype: 'int64', device: text.device as torch.Device }))
+  if (ensemble === 'mean-embedding') {
+    const means = torch.stack(rows.map((own) => torch.nn.functional.normalize(pick(own).mean(0), { dim: 0 })))
+    return image.matmul(means.t()).mul(scale)
+  }
+  const columns = rows.map((own) => {
+    const scores = image.matmul(pick(own).t())
+    return ensemble === 'mean-logit' ? scores.mean(1) : scores.amax(1)
+  })
+  return torch.stack(columns, 1).mul(scale)
 }
 
 /**

@@ -16,6 +16,8 @@ import type { LabelRules } from './predictions.js'
 export const evaluationTasks = ['zero-shot', 'retrieval', 'linear-probe', 'fine-tune'] as const
 export type EvaluationTask = (typeof evaluationTasks)[number]
 
+export type EvaluationPart = 'thresholds' | 'test'
+
 /** Label rules are of several labels. */
 export interface EvaluateOptions extends LabelRules {
   /** A checkpoint, or a model folder. */
@@ -55,8 +57,8 @@ export interface EvaluateOptions extends LabelRules {
   /** Default: 'cpu'; 'auto': a GPU where there is one. */
   device?: torch.Device | 'auto'
   signal?: AbortSignal
-  /** How many images are done, of all. */
-  onProgress?: (images: number, total: number) => void
+  /** How many images are done, of all: of those that thresholds come from, and then of the test set. */
+  onProgress?: (images: number, total: number, part: EvaluationPart) => void
   logger?: Logger
 }
 
@@ -96,4 +98,29 @@ export function checkOptions(options: EvaluateOptions): void {
   throw new RangeError(
     `evaluate: expected options that fit, but ${issue!.path.join('.') || 'the options'}: ${issue!.message}`,
   )
+}
+
+/** What reads a checkpoint: the class prompts, captions alone, or a head that was trained. */
+export type Reading = 'prompts' | 'retrieval' | 'head'
+
+const unused: Readonly<Record<Reading, readonly (keyof EvaluateOptions)[]>> = {
+  prompts: [],
+  retrieval: ['labels', 'ensemble', 'uncertain', 'blank', 'validation'],
+  head: ['labels', 'ensemble'],
+}
+const words: Readonly<Record<Reading, string>> = {
+  prompts: 'class prompts',
+  retrieval: "the task 'retrieval', which decides nothing by classes",
+  head: 'a checkpoint with a trained head, which has classes of its own and no prompts',
+}
+
+/** @throws RangeError for an option that what is evaluated does not use */
+export function checkUsed(options: EvaluateOptions, reading: Reading, isMulti: boolean): void {
+  const refuse = (names: readonly (keyof EvaluateOptions)[], what: string) => {
+    const given = names.filter((name) => options[name] != null)
+    if (given.length === 0) return
+    throw new RangeError(`evaluate: expected no ${given.join(', ')} with ${what}; leave it out`)
+  }
+  refuse(unused[reading], words[reading])
+  if (!isMulti) refuse(['uncertain', 'blank'], 'one class an image, which is never uncertain or blank')
 }

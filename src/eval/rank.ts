@@ -9,7 +9,7 @@ import type { Options, Told } from './launch.js'
 await workForLauncher<Options, Told, Evaluation | RetrievalEvaluation>((options, { tell }) =>
   evaluate({
     ...options,
-    onProgress: (images, total) => tell({ images, total }),
+    onProgress: (images, total, part) => tell({ images, total, part }),
     logger: { warn: (warning) => tell({ warning }) },
   }),
 )

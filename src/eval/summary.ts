@@ -49,7 +49,12 @@ export interface Provenance {
   /** `hash` names the very selection of images, captions and labels. */
   readonly data: { readonly kind: string; readonly split: string; readonly hash: string }
   /** What stands for each class, several where they are an ensemble. */
-  readonly prompts: readonly { readonly name: string; readonly prompts: readonly string[] }[]
+  readonly prompts: readonly {
+    readonly name: string
+    readonly prompts: readonly string[]
+    /** Of a finding beside others: what denies it. */
+    readonly negations?: readonly string[]
+  }[]
   readonly ensemble: string | null
   readonly preprocessing: { readonly [key: string]: Json }
   /** Anything else: versions, devices, seeds. */
@@ -119,6 +124,8 @@ export interface SummaryOptions extends Omit<BootstrapOptions, 'onProgress'>, La
   provenance: Provenance
   /** Thresholds come from these, never from the test set. Without them decisions are by the highest score, or at 0.5. */
   validation?: Predictions
+  /** More for a reader to know: warnings, before those of the numbers. */
+  notes?: readonly string[]
   /** Default: 'youden'. */
   threshold?: ThresholdRule
   retrieval?: RetrievalResult
@@ -135,6 +142,7 @@ export interface SummaryOptions extends Omit<BootstrapOptions, 'onProgress'>, La
 export async function summarize(predictions: Predictions | null, options: SummaryOptions): Promise<Summary> {
   const { provenance, validation, retrieval, confidence = 0.95, resamples = DEFAULT_RESAMPLES, seed = 0 } = options
   const { threshold: rule = 'youden', uncertain = 'exclude', blank = 'negative', onProgress, signal } = options
+  const { notes = [] } = options
   if (!predictions && !retrieval)
     throw new TypeError('summarize: expected predictions or a retrieval, but received neither')
   if (predictions) checkPredictions(predictions)
@@ -176,7 +184,7 @@ export async function summarize(predictions: Predictions | null, options: Summar
     provenance,
   }
   onProgress?.(1)
-  return { ...summary, warnings: warningsOf(summary) }
+  return { ...summary, warnings: [...notes, ...warningsOf(summary)] }
 }
 
 function checkValidation(validation: Predictions, predictions: Predictions): void {

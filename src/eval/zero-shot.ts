@@ -1,9 +1,9 @@
-import { CHEST_TEMPLATE, findingWords, isNoFinding } from '../data/captions/chest.js'
+import { type AskedClass, askedClasses, askedFindings, promptOf } from '../data/captions/index.js'
 import type { ClassPrompt, Dataset, Sample } from '../data/index.js'
 import * as torch from '../torch/index.js'
 import { encodeDataset } from './encode-dataset.js'
 import type { EncodeOptions } from './evaluation-loader.js'
-import { type Ensemble, encodePrompts, type LoadedModel, scoresOf } from './loaded-model.js'
+import { type EncodedPrompts, type Ensemble, type LoadedModel, scoresOf } from './loaded-model.js'
 import type { Predictions } from './predictions.js'
 
 export interface ZeroShotOptions extends EncodeOptions {
@@ -18,7 +18,7 @@ export interface ZeroShotOptions extends EncodeOptions {
 
 export interface ZeroShotResult {
   /** What stands for each class or finding; none for a trained head. */
-  prompts: readonly ClassPrompt[]
+  prompts: readonly AskedClass[]
   predictions: Predictions
   /** Those of the predictions, in their order. */
   samples: readonly Sample[]
@@ -28,34 +28,41 @@ export interface ZeroShotResult {
   unreadable: number
 }
 
+/** Whether a data set is asked for several findings an image, each by itself. */
+export function isMultiLabel({ samples }: Dataset, labels?: ZeroShotOptions['labels']): boolean {
+  return labels === undefined ? samples.every(({ label }) => label === null) : labels === 'multi'
+}
+
 /**
  * Classifies a data set's images by the class prompts, as published: no training, one score a class (cosine x temperature).
  * A prefix of an image's own (EMBED) stands before each prompt. Of several findings each is asked for by two prompts, it and
  * its negation; its score is the difference, the log-odds of the two: a cosine alone has no zero point.
  *
- * @throws RangeError where the data set has no image of one class, or none with findings
+ * @throws RangeError where the data set has no image of one class, or none with findings, or prompts that the model cannot
+ * tell apart
  */
 export async function zeroShot(
   model: LoadedModel,
   dataset: Dataset,
   { labels, ensemble = 'mean-embedding', ...options }: ZeroShotOptions = {},
 ): Promise<ZeroShotResult> {
-  const isSingle = dataset.samples.some(({ label }) => label !== null)
-  const isMulti = (labels ?? (isSingle ? 'single' : 'multi')) === 'multi'
+  const isMulti = isMultiLabel(dataset, labels)
   const asked = isMulti ? askedFindings(dataset) : askedClasses(dataset)
   const labelled = dataset.samples.filter(({ label, findings }) => (isMulti ? findings : label) !== null)
   if (labelled.length === 0) {
     const wanted = isMulti ? 'with findings' : `that are of one of ${asked.map(({ name }) => name).join(', ')}`
     throw new RangeError(`zeroShot: expected images ${wanted}, but there are none`)
   }
+  // before the work
+  for (const prefix of new Set(labelled.map(({ promptPrefix }) => promptPrefix))) {
+    await model.checkPrompts(promptsOf(asked, prefix))
+  }
   const { samples, embeddings, unreadable } = await encodeDataset(model, dataset, labelled, options)
   try {
-    const texts = [...asked.map(({ prompts }) => prompts), ...asked.flatMap(({ negations }) => negations ?? [])]
-    const all = await scores(model, samples, embeddings, texts, ensemble)
     const shared = {
       classes: asked.map(({ name }) => name),
       scale: 'logit' as const,
-      scores: isMulti ? differences(all, asked.length) : all,
+      scores: await scores(model, samples, embeddings, asked, ensemble),
       patients: samples.map(({ patient }) => patient),
       attributes: samples.map(({ attributes }) => attributes),
       paths: samples.map(({ path }) => path),
@@ -67,60 +74,57 @@ export async function zeroShot(
           task: asked.length === 2 ? 'binary' : 'multi-class',
           labels: Int32Array.from(samples, ({ label }) => label!),
         }
-    const prompts = asked.map(({ name, prompts, negations = [] }) => ({
-      name,
-      prompts: [...prompts, ...negations.flat()],
-    }))
-    return { prompts, predictions, samples, embeddings, unreadable }
+    return { prompts: asked, predictions, samples, embeddings, unreadable }
   } catch (error) {
     embeddings.dispose()
     throw error
   }
 }
 
-interface Asked extends ClassPrompt {
-  /** Of a finding beside others: one list. */
-  readonly negations?: readonly (readonly string[])[]
-}
-
-function askedClasses({ classes, kind }: Dataset): readonly Asked[] {
-  if (classes.length >= 2) return classes
-  throw new RangeError(`zeroShot: expected a data set with two classes or more, but '${kind}' has ${classes.length}`)
-}
-
-function findingLabels({ findings }: Dataset, asked: readonly Asked[], samples: readonly Sample[]): Int8Array {
+function findingLabels({ findings }: Dataset, asked: readonly AskedClass[], samples: readonly Sample[]): Int8Array {
   const columns = asked.map(({ name }) => findings.indexOf(name))
   return Int8Array.from(samples.flatMap((sample) => columns.map((column) => sample.findings![column]!)))
 }
 
-/** All but 'No Finding', whose negation would say nothing. A data set's own prompts are taken for what they name. */
-function askedFindings({ findings: all, classes, kind, root }: Dataset): Asked[] {
-  const findings = all.filter((name) => !isNoFinding(name))
-  if (findings.length === 0) {
-    throw new RangeError(`labels: expected data with findings for 'multi', but ${kind} in '${root}' has none`)
-  }
-  return findings.map((name) => {
-    const words = findingWords(name)
-    const own = classes.find((each) => each.name === name)?.prompts ?? [`${CHEST_TEMPLATE} ${words}`]
-    const without = own.find((prompt) => !prompt.toLowerCase().includes(words))
-    if (without !== undefined) {
-      throw new RangeError(
-        `labels: expected prompts that name their finding, to negate it, but '${without}' has no '${words}'; use 'single', or other prompts`,
-      )
-    }
-    return { name, prompts: own, negations: [own.map((prompt) => prompt.toLowerCase().replace(words, `no ${words}`))] }
-  })
+/** The prompts of classes, and then the negations of findings, for images with a prefix. */
+export function promptsOf(asked: readonly AskedClass[], prefix: string | null): ClassPrompt[] {
+  const prefixed = (prompts: readonly string[]) => prompts.map((each) => promptOf(prefix, each))
+  return [
+    ...asked.map(({ name, prompts }) => ({ name, prompts: prefixed(prompts) })),
+    ...asked.flatMap(({ name, negations }) =>
+      negations === undefined ? [] : [{ name: `no ${name}`, prompts: prefixed(negations) }],
+    ),
+  ]
 }
 
-/** [N, texts], row by row. Prefixes are few, and one for most data sets: each is encoded with all texts once. */
+/**
+ * One score a class or finding: [N, classes], the scope's.
+ *
+ * @param image [N, D]
+ * @param encoded of {@link promptsOf}
+ */
+export function askedScores(
+  model: LoadedModel,
+  image: torch.Tensor,
+  encoded: EncodedPrompts,
+  asked: readonly AskedClass[],
+  ensemble: Ensemble,
+): torch.Tensor {
+  const all = scoresOf(model, image, encoded, ensemble)
+  const count = asked.length
+  return all.size(1) === count ? all : all.narrow(1, 0, count).sub(all.narrow(1, count, count))
+}
+
+/** [N, classes], row by row. Prefixes are few, and one for most data sets: each is encoded with all prompts once. */
 async function scores(
   model: LoadedModel,
   samples: readonly Sample[],
   embeddings: torch.Tensor,
-  texts: readonly (readonly string[])[],
+  asked: readonly AskedClass[],
   ensemble: Ensemble,
 ): Promise<Float32Array> {
-  const all = new Float32Array(samples.length * texts.length)
+  const C = asked.length
+  const all = new Float32Array(samples.length * C)
   const groups = new Map<string | null, number[]>()
   for (const [row, { promptPrefix }] of samples.entries()) {
     const known = groups.get(promptPrefix)
@@ -128,28 +132,15 @@ async function scores(
     else groups.set(promptPrefix, [row])
   }
   for (const [prefix, rows] of groups) {
-    const prefixed = texts.map((own) => own.map((prompt) => (prefix === null ? prompt : `${prefix} ${prompt}`)))
-    const encoded = await encodePrompts(model, prefixed)
-    try {
-      const found = torch.scope(() => {
+    using encoded = await model.encodePrompts(promptsOf(asked, prefix))
+    const found = torch.scope(() =>
+      torch.noGrad(() => {
         const own = embeddings.indexSelect(0, torch.tensor(rows, { dtype: 'int64' })).to(model.device)
-        return scoresOf(model, own, encoded, ensemble)
-      })
-      for (const [k, row] of rows.entries()) {
-        all.set(found.subarray(k * texts.length, (k + 1) * texts.length), row * texts.length)
-      }
-    } finally {
-      encoded.text.dispose()
-    }
+        return askedScores(model, own, encoded, asked, ensemble).toTypedArray() as Float32Array
+      }),
+    )
+    for (const [k, row] of rows.entries()) all.set(found.subarray(k * C, (k + 1) * C), row * C)
     await new Promise(setImmediate)
   }
   return all
-}
-
-/** @param scores [N, 2 C], findings and then their negations */
-function differences(scores: Float32Array, count: number): Float32Array {
-  return Float32Array.from({ length: scores.length / 2 }, (_, at) => {
-    const row = 2 * count * Math.floor(at / count)
-    return scores[row + (at % count)]! - scores[row + count + (at % count)]!
-  })
 }

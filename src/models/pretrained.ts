@@ -160,7 +160,7 @@ function modelFrom(config: Config, source: WeightSource, options: PretrainedOpti
     config.finish()
     return model.eval()
   }
-  const model = nn.onMeta(() => loader.build(config, options))
+  const model = nn.onMeta(() => torch.scope(() => loader.build(config, options)))
   config.finish()
   const rename = loader.rename?.(source.names, model) ?? []
   loadWeights(model, source, { rename, dtype, device, optional: loader.optional })
@@ -178,7 +178,9 @@ export async function buildModel(name: string | JsonObject, options: BuildModelO
   await registerOnce()
   const base = typeof name === 'string' ? readNamedConfig(name, options) : name
   const config = new Config({ ...base, ...options.config }, logger)
-  const model = nn.construct({ dtype, device }, () => loaderOf(config.modelType).build(config, options))
+  const model = nn.construct({ dtype, device }, () =>
+    torch.scope(() => loaderOf(config.modelType).build(config, options)),
+  )
   config.finish()
   return model
 }

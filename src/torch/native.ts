@@ -168,6 +168,10 @@ export interface Native extends DistributedNative {
   enterInferenceMode(enabled: boolean): void
   exitInferenceMode(): void
   isInferenceModeEnabled(): boolean
+  /** False where one runs already. */
+  startProfiler(): boolean
+  /** Name, calls, total and self milliseconds. */
+  stopProfiler(): [string, number, number, number][]
   enterAutocast(device: string, enabled: boolean, dtype: DType | null, cache: boolean): AutocastBefore
   exitAutocast(before: AutocastBefore): void
   autocastState(device: string): { enabled: boolean; dtype: DType }

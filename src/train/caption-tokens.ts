@@ -6,7 +6,7 @@ export class CaptionTokens {
 
   constructor(
     private readonly tokenizer: TextTokenizer,
-    private readonly maximumLength: number,
+    readonly maximumLength: number,
   ) {}
 
   async encode(captions: readonly string[]): Promise<(readonly number[])[]> {

@@ -33,6 +33,8 @@ export interface Progress {
   step: number
   /** The options of the run, with their defaults. */
   options: unknown
+  /** SHA-256 of the checkpoint that it began with (`from`); null of a run that began with none. */
+  beginning: string | null
   /** Where the loader goes on. */
   loader: unknown
   /** Steps left out so far for a gradient that was not finite. */
@@ -142,8 +144,8 @@ export function readProgress(folder: string): Progress {
       `expected '${path}' to be of a checkpoint of ours, version 1, but it is not; give another folder`,
     )
   }
-  const { step, options, loader, skipped, best, processes = 1 } = file
-  return { step, options, loader, skipped, best, processes }
+  const { step, options, beginning, loader, skipped, best, processes = 1 } = file
+  return { step, options, beginning, loader, skipped, best, processes }
 }
 
 /**

@@ -46,6 +46,11 @@ export class ClassLabels {
     const { classes, findings, samples, kind } = dataset
     const task = options.labels ?? (samples.some(({ label }) => label !== null) ? 'single' : 'multi')
     if (task === 'single') {
+      if (options.findings !== undefined) {
+        throw new RangeError(
+          "findings: expected labels: 'multi' with them, but images are of one class; give it, or none",
+        )
+      }
       if (classes.length >= 2) {
         return new ClassLabels(
           task,

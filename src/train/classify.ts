@@ -36,10 +36,10 @@ interface Beginning extends LabelledData {
 
 async function begin(options: Options, context: RunContext, from: string | null): Promise<Beginning> {
   const device = (context.processes ?? Processes.alone).deviceOf(options.device)
-  const { labels, dataset, held } = await openLabelled(options, context)
-  const { model, ...parts } = await modelOf(options, labels, device, context, from)
+  const data = await openLabelled(options, context)
+  const { model, ...parts } = await modelOf(options, data.labels, device, context, from)
   ownMemory(model)
-  return { device, labels, dataset, held, model, parts }
+  return { device, ...data, model, parts }
 }
 
 async function modelOf(
@@ -106,8 +106,8 @@ export async function fineTuneTask(
   context: RunContext,
   from: string | null,
 ): Promise<Task<Batch>> {
-  const { model, device, labels, dataset, held, parts } = await begin(options, context, from)
-  const { batchSize, microBatch = batchSize, seed, augment } = options
+  const { model, device, labels, dataset, held, batchSize, parts } = await begin(options, context, from)
+  const { microBatch = batchSize, seed, augment } = options
   const { processes = Processes.alone } = context
   let images: OpenImages | null = null
   const close = async () => {

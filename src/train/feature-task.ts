@@ -1,10 +1,8 @@
 import { join } from 'node:path'
 import { classificationLoss } from '../clip/classifier.js'
-import { TRAINABLE } from '../clip/model-files.js'
 import type { ImagePooling } from '../clip/two-tower.js'
-import { imagesOf, type Resize } from '../data/index.js'
+import { imagesOf, type Resize, type Sample } from '../data/index.js'
 import type { ImageEncoder } from '../models/index.js'
-import { sha256OfFile } from '../setup/files.js'
 import * as torch from '../torch/index.js'
 import { classMetrics, outcomeOf } from './class-metrics.js'
 import { type FeatureBatch, FeatureBatches } from './feature-batches.js'
@@ -35,8 +33,8 @@ interface FeatureStage extends Pick<Task, 'model' | 'logScale' | 'saveModel'> {
   readonly data: LabelledData
   /** Distinct texts; null where the stage has none. */
   readonly captions: number | null
-  /** [B, width] to the classes' logits, [B, C]. */
-  readonly classify: (features: torch.Tensor) => torch.Tensor
+  /** [B, width] of B samples to the classes' logits, [B, C]. */
+  readonly classify: (features: torch.Tensor, samples: readonly Sample[]) => torch.Tensor
 }
 
 /** The model is the caller's until the task is made, and the task's then. */
@@ -47,9 +45,10 @@ export async function featureTask(
 ): Promise<Task<FeatureBatch>> {
   const { model, device, data, classify, logScale, captions, saveModel } = stage
   const { labels } = data
-  const { batchSize, seed, precision } = options
+  const { seed, precision } = options
   const tables = await featuresOf(stage, options, context)
   const [table, held] = tables
+  const { batchSize = Math.min(data.batchSize, table!.samples.length) } = options
   try {
     return {
       model,
@@ -61,21 +60,13 @@ export async function featureTask(
         await pause()
         return torch.scope(() => {
           const { targets, count } = labels.targetsOf(batch.samples, device)
-          const logits = random.run(() => inPrecision(precision, device, () => classify(batch.features)))
+          const logits = random.run(() => inPrecision(precision, device, () => classify(batch.features, batch.samples)))
           const loss = classificationLoss(logits, targets).div(Math.max(1, count))
           ;(scaleLoss?.(loss) ?? loss).backward()
           return outcomeOf(loss.detach(), logits.detach(), targets)
         })
       },
-      validate:
-        held === undefined
-          ? null
-          : async () =>
-              torch.scope(() =>
-                torch.noGrad(() =>
-                  classMetrics(classify(held.gather([...held.samples.keys()], device)), labels, held.samples),
-                ),
-              ),
+      validate: held === undefined ? null : (pause) => validateFeatures(stage, held, pause),
       judgedBy: judgedBy(options.validation),
       saveModel,
       async close() {
@@ -89,13 +80,39 @@ export async function featureTask(
   }
 }
 
+/** Prefixes whose texts are encoded at once. */
+const PREFIXES = 32
+
+/** Images that have a prefix in common go together, so that its texts are encoded once. */
+async function validateFeatures(
+  { device, classify, data: { labels } }: FeatureStage,
+  held: FeatureTable,
+  pause: () => Promise<void>,
+): Promise<Record<string, number>> {
+  const prefixes = [...new Set(held.samples.map(({ promptPrefix }) => promptPrefix))]
+  using scope = new torch.Scope()
+  const logits: torch.Tensor[] = []
+  const order: number[] = []
+  for (let start = 0; start < prefixes.length; start += PREFIXES) {
+    const own = new Set(prefixes.slice(start, start + PREFIXES))
+    const rows = [...held.samples.keys()].filter((row) => own.has(held.samples[row]!.promptPrefix))
+    const samples = rows.map((row) => held.samples[row]!)
+    logits.push(scope.run(() => torch.scope(() => torch.noGrad(() => classify(held.gather(rows, device), samples)))))
+    order.push(...rows)
+    await pause()
+  }
+  const samples = order.map((row) => held.samples[row]!)
+  return scope.run(() => classMetrics(torch.cat(logits, 0), labels, samples))
+}
+
 /** Of the training images, and of those for validation where there are some. */
 async function featuresOf(
   { encoder, pooling, input, device, data: { dataset, held } }: FeatureStage,
   options: FullProbeOptions | FullPromptOptions,
-  { emit, signal }: RunContext,
+  { emit, signal, beginning }: RunContext,
 ): Promise<FeatureTable[]> {
-  const encoderHash = await sha256OfFile(join(options.from, TRAINABLE))
+  // a frozen encoder is that of the beginning
+  const encoderHash = beginning!
   const images = imagesOf(options)
   const tables: FeatureTable[] = []
   try {

@@ -150,8 +150,7 @@ async function textWork(
   return {
     work: {
       forward: 2 * matrices * each + attention,
-      // attention has no weights
-      frozen: 2 * frozen * each + attention,
+      frozen: 2 * frozen * each,
       kept: keptEach * each,
     },
     counts: {
@@ -203,10 +202,11 @@ export function imageWork(
     work.kept += tensor.numel()
     if (isInBlock(path)) blocks.kept += tensor.numel()
   }
-  const multiply = (flops: number, trains: boolean) => {
+  const multiply = (flops: number, hasGradient: boolean) => {
     work.forward += flops
-    if (!trains) work.frozen += flops
+    if (!hasGradient) work.frozen += flops
   }
+  const trains = encoder.parameters().some(({ requiresGrad }) => requiresGrad)
   const hooks = encoder.namedModules().map(([path, module]) =>
     module.registerForwardHook((_, inputs, output) => {
       const [input] = inputs as readonly unknown[]
@@ -223,8 +223,8 @@ export function imageWork(
       if (weight !== undefined) keep(path, output)
       // each output is a product with a row of the weight
       if (isMatrix) multiply((2 * output.numel() * weight.numel()) / weight.size(0), weight.requiresGrad)
-      // [B, T, D]: products with keys, and with values; attention has no weights
-      if (isQuery(path)) multiply(4 * input.numel() * input.size(1), false)
+      // [B, T, D]: products with keys, and with values, of whose factors each gets a gradient
+      if (isQuery(path)) multiply(4 * input.numel() * input.size(1), trains)
     }),
   )
   try {

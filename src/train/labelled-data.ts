@@ -1,5 +1,6 @@
 import { type Dataset, type DatasetSpec, openDataset } from '../data/index.js'
 import { ClassLabels, type LabelOptions, type PartOptions } from './class-labels.js'
+import { USUAL_BATCH } from './options/shared.js'
 import type { RunContext } from './run.js'
 import { validationData } from './validation-data.js'
 
@@ -9,11 +10,13 @@ export interface LabelledData {
   readonly dataset: Dataset
   /** For validation, as many as are looked at; null: there is none. */
   readonly held: Dataset | null
+  /** Of training. */
+  readonly batchSize: number
 }
 
 export interface LabelledOptions extends LabelOptions {
   readonly data: object
-  readonly batchSize: number
+  readonly batchSize?: number | undefined
   readonly maxProblems: number
   readonly validation: { readonly split: string; readonly metric: string; readonly maximumImages: number } | null
 }
@@ -24,7 +27,7 @@ export interface LabelledOptions extends LabelOptions {
  * @throws RangeError where a class has no example, or a batch is larger than the data
  */
 export async function openLabelled(options: LabelledOptions, context: RunContext): Promise<LabelledData> {
-  const { data, batchSize, validation, maxProblems } = options
+  const { data, validation, maxProblems } = options
   // a part of the images that have a label, not of all
   const { fraction, keepSize, balance, ...rest } = data as PartOptions
   const spec = { maxProblems, ...rest } as unknown as DatasetSpec
@@ -32,9 +35,12 @@ export async function openLabelled(options: LabelledOptions, context: RunContext
   const labels = ClassLabels.of(whole, options)
   labels.checkExamples(whole.samples)
   const dataset = labels.labelled(whole, { fraction, keepSize, balance, seed: rest.seed })
-  if (batchSize > dataset.samples.length) {
+  // each process has a batch of its own
+  const most = Math.floor(dataset.samples.length / (context.processes?.size ?? 1))
+  const { batchSize = Math.min(USUAL_BATCH, most) } = options
+  if (batchSize > most) {
     throw new RangeError(
-      `batchSize: expected as many images as have a label, ${dataset.samples.length}, at most, but received ${batchSize}`,
+      `batchSize: expected as many images as have a label, ${most} in each process, at most, but received ${batchSize}`,
     )
   }
   const held = await heldOut(spec, options, labels, context)
@@ -43,7 +49,7 @@ export async function openLabelled(options: LabelledOptions, context: RunContext
       "validation.metric: expected images with and without a class for 'auc', but the validation part has none; use 'loss'",
     )
   }
-  return { labels, dataset, held }
+  return { labels, dataset, held, batchSize }
 }
 
 async function heldOut(

@@ -19,7 +19,7 @@ const PATIENCE = 10
  */
 export function launchTraining(
   options: FullOptions,
-  { emit, signal, logger = console }: RunContext,
+  { emit, signal, logger = console }: Omit<RunContext, 'beginning' | 'processes'>,
 ): Promise<TrainResult> {
   return torch.distributed.launchWork<Told, TrainResult>(options.processes!, program, options, {
     signal,

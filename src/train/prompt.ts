@@ -1,11 +1,21 @@
 import { existsSync } from 'node:fs'
 import { isAbsolute, join, resolve } from 'node:path'
+import { refuseClassifier } from '../clip/classifier-files.js'
 import { addContext, contextVectors, wordsAfterContext } from '../clip/context.js'
+import { checkDistinct } from '../clip/distinct-texts.js'
 import { retrievalAccuracy, START_LOG_SCALE, similarityScores } from '../clip/loss.js'
 import { loadModel, readModelFiles, type SaveModelOptions, saveModel, TOKENIZER } from '../clip/model-files.js'
 import type { TextTower, TokenSequences } from '../clip/text-tower.js'
-import { findingWords } from '../data/captions/chest.js'
-import { type Batch, DataLoader, type Dataset, type DatasetSpec, imagesOf, openDataset } from '../data/index.js'
+import { type AskedClass, askedClasses, askedFindings, promptOf } from '../data/captions/index.js'
+import {
+  type Batch,
+  DataLoader,
+  type Dataset,
+  type DatasetSpec,
+  imagesOf,
+  openDataset,
+  type Sample,
+} from '../data/index.js'
 import { TextTokenizer } from '../models/index.js'
 import * as torch from '../torch/index.js'
 import { CaptionTokens } from './caption-tokens.js'
@@ -16,6 +26,7 @@ import { featureTask } from './feature-task.js'
 import { openLabelled } from './labelled-data.js'
 import { inputPicture } from './log/pictures.js'
 import type { FullPromptOptions } from './options/index.js'
+import { USUAL_BATCH } from './options/shared.js'
 import { ownMemory, parameterGroups } from './parameter-groups.js'
 import { seeded } from './random-stream.js'
 import type { RunContext } from './run.js'
@@ -43,6 +54,7 @@ interface Beginning {
 async function begin(options: FullPromptOptions, context: RunContext, from: string | null): Promise<Beginning> {
   const device = (context.processes ?? torch.distributed.Processes.alone).deviceOf(options.device)
   const folder = from ?? options.from
+  refuseClassifier(folder)
   const files = readModelFiles(folder)
   const trainable = options.objective === 'contrastive'
   const model = await loadModel(folder, { device, trainable, ...(context.logger && { logger: context.logger }) })
@@ -79,30 +91,74 @@ export function promptTask(
     : contrastiveTask(options, context, from)
 }
 
-/** What a class is told by: its words; of a finding beside others also its negation. */
-function classTexts(dataset: Dataset, labels: ClassLabels): string[] {
-  if (labels.task === 'multi') {
-    const words = labels.classes.map(findingWords)
-    return [...words, ...words.map((each) => `no ${each}`)].map(wordsAfterContext)
-  }
-  const several = dataset.classes.find(({ prompts }) => prompts.length !== 1)
-  if (several !== undefined) {
-    throw new RangeError(
-      `data.prompts: expected one text for each class to learn a context for, but '${several.name}' has ${several.prompts.length}`,
-    )
-  }
-  return dataset.classes.map(({ prompts }) => wordsAfterContext(prompts[0]!))
+/** What classes are asked by; of findings beside others also what denies them. One text each, after which to learn. */
+function askedOf(dataset: Dataset, { task, classes }: ClassLabels): readonly AskedClass[] {
+  const asked = task === 'multi' ? askedFindings(dataset, classes) : askedClasses(dataset)
+  const several = asked.find(({ prompts }) => prompts.length !== 1)
+  if (several === undefined) return asked
+  throw new RangeError(
+    `data.prompts: expected one text for each class to learn a context for, but '${several.name}' has ${several.prompts.length}`,
+  )
 }
 
-/**
- * The scores of images and classes, [B, C]: cosine x temperature, in float32. Of a finding the difference from its
- * negation's, since a cosine alone has no zero point.
- */
-function classScores(model: TextTower, image: torch.Tensor, texts: TokenSequences, labels: ClassLabels): torch.Tensor {
-  const scores = similarityScores(image, model.encodeText(texts), model.logit_scale)
-  if (labels.task === 'single') return scores
-  const count = labels.classes.length
-  return scores.narrow(1, 0, count).sub(scores.narrow(1, count, count))
+/** Token ids of the classes' texts, and then of their negations, after each prefix that some image has (EMBED). */
+class AskedTexts {
+  private constructor(
+    readonly byPrefix: ReadonlyMap<string | null, TokenSequences>,
+    /** Distinct texts. */
+    readonly count: number,
+  ) {}
+
+  /** @throws RangeError where classes cannot be told apart */
+  static async of(
+    asked: readonly AskedClass[],
+    prefixes: ReadonlySet<string | null>,
+    tokens: CaptionTokens,
+  ): Promise<AskedTexts> {
+    const texts = [
+      ...asked.map(({ name, prompts }) => ({ name, text: prompts[0]! })),
+      ...asked.flatMap(({ name, negations }) => (negations ? [{ name: `no ${name}`, text: negations[0]! }] : [])),
+    ]
+    const byPrefix = new Map<string | null, TokenSequences>()
+    for (const prefix of prefixes) {
+      const ids = await tokens.encode(texts.map(({ text }) => wordsAfterContext(promptOf(prefix, text))))
+      checkDistinct(
+        texts.map(({ name }, k) => ({ name, tokens: [ids[k]!] })),
+        tokens.maximumLength,
+      )
+      byPrefix.set(prefix, ids)
+    }
+    return new AskedTexts(byPrefix, texts.length * prefixes.size)
+  }
+
+  /**
+   * The scores of images and classes, [B, C]: cosine x temperature, in float32. Of a finding the difference from its
+   * negation's, since a cosine alone has no zero point.
+   */
+  scores(model: TextTower, image: torch.Tensor, samples: readonly Sample[], labels: ClassLabels): torch.Tensor {
+    const prefixes = [...new Set(samples.map(({ promptPrefix }) => promptPrefix))]
+    const texts = prefixes.flatMap((prefix) => this.byPrefix.get(prefix)!)
+    const all = similarityScores(image, model.encodeText(texts), model.logit_scale)
+    const width = texts.length / prefixes.length
+    const own = prefixes.length === 1 ? all : all.gather(1, columnsOf(samples, prefixes, width, all.device))
+    if (labels.task === 'single') return own
+    const count = labels.classes.length
+    return own.narrow(1, 0, count).sub(own.narrow(1, count, count))
+  }
+}
+
+/** Where the scores of each image's own prefix are: [B, width]. */
+function columnsOf(
+  samples: readonly Sample[],
+  prefixes: readonly (string | null)[],
+  width: number,
+  device: torch.Tensor['device'],
+): torch.Tensor {
+  const group = new Map(prefixes.map((prefix, k) => [prefix, k]))
+  return torch.tensor(
+    samples.map(({ promptPrefix }) => Array.from({ length: width }, (_, k) => group.get(promptPrefix)! * width + k)),
+    { dtype: 'int64', device: device as torch.Device },
+  )
 }
 
 async function classificationTask(
@@ -110,11 +166,14 @@ async function classificationTask(
   context: RunContext,
   from: string | null,
 ): Promise<Task<FeatureBatch>> {
+  refuseUnused(options, ['microBatch'])
   const { device, model, tokens, files } = await begin(options, context, from)
   try {
     model.eval()
     const data = await openLabelled({ ...options, isNegated: true }, context)
-    const texts = await tokens.encode(classTexts(data.dataset, data.labels))
+    const { dataset, held, labels } = data
+    const prefixes = new Set([...dataset.samples, ...(held?.samples ?? [])].map(({ promptPrefix }) => promptPrefix))
+    const texts = await AskedTexts.of(askedOf(dataset, labels), prefixes, tokens)
     return await featureTask(
       {
         model,
@@ -123,9 +182,9 @@ async function classificationTask(
         input: files.input!,
         device,
         data,
-        captions: texts.length,
+        captions: texts.count,
         logScale: model.logit_scale,
-        classify: (features) => classScores(model, model.projectImage(features), texts, data.labels),
+        classify: (features, samples) => texts.scores(model, model.projectImage(features), samples, labels),
         saveModel: (folder) => saveModel(folder, model, files),
       },
       options,
@@ -137,14 +196,24 @@ async function classificationTask(
   }
 }
 
+/** @throws RangeError for an option of the other objective */
+function refuseUnused(options: FullPromptOptions, names: readonly (keyof FullPromptOptions)[]): void {
+  const given = names.filter((name) => options[name] !== undefined)
+  if (given.length === 0) return
+  throw new RangeError(
+    `train: expected no ${given.join(', ')} with the objective '${options.objective}', which does not use it; leave it out`,
+  )
+}
+
 /** As published: pre-training goes on with a context, the image encoder, its projection and a new temperature. */
 async function contrastiveTask(
   options: FullPromptOptions,
   context: RunContext,
   from: string | null,
 ): Promise<Task<Batch>> {
+  refuseUnused(options, ['labels', 'findings'])
   const { device, model, tokens, files, spec } = await begin(options, context, from)
-  const { batchSize, microBatch, seed, augment, targets, precision, validation } = options
+  const { batchSize = USUAL_BATCH, microBatch, seed, augment, targets, precision, validation } = options
   const { processes = torch.distributed.Processes.alone } = context
   const images = imagesOf(options)
   const close = async () => {

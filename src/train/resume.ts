@@ -25,10 +25,11 @@ const mayDivide = new Set(['batchSize', 'microBatch'])
 /**
  * The checkpoint that the run goes on from, or null for a new one.
  *
+ * @param beginning SHA-256 of what the run begins with
  * @param processes how many train together
- * @throws where there is none, or it is another run's
+ * @throws where there is none, it is another run's, or what the run began with has changed
  */
-export function latestCheckpoint(options: FullOptions, processes = 1): string | null {
+export function latestCheckpoint(options: FullOptions, beginning: string | null, processes = 1): string | null {
   const step = checkpointSteps(options.out).at(-1)
   if (!options.resume) {
     if (step === undefined) return null
@@ -50,6 +51,12 @@ export function latestCheckpoint(options: FullOptions, processes = 1): string | 
   if (different.length > 0) {
     throw new Error(
       `resume: expected the options that the run began with, but ${different.join(', ')} are others; leave them, or begin a new run in another folder`,
+    )
+  }
+  if (progress.beginning !== beginning) {
+    const { from } = options as { from?: string }
+    throw new Error(
+      `resume: expected the checkpoint that the run began with, but '${from}' was changed since; put it back, or begin a new run in another folder`,
     )
   }
   return folder

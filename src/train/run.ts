@@ -38,6 +38,8 @@ export interface RunContext {
   /** Of several processes it stops all of them, after the same step. */
   signal?: AbortSignal | undefined
   logger?: Logger | undefined
+  /** SHA-256 of the checkpoint that the run begins with (`from`); null where it begins with none. */
+  beginning: string | null
   /** Those that train together. Default: this one. */
   processes?: Processes | undefined
 }
@@ -325,6 +327,7 @@ export class Run<Batch extends TaskBatch> {
         const progress = {
           step: this.#step,
           options: this.options,
+          beginning: this.context.beginning,
           loader: this.#batchState,
           skipped: this.#log.skipped,
           processes: this.#processes.size,

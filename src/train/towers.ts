@@ -23,6 +23,7 @@ import { addAdapter } from '../peft/index.js'
 import * as torch from '../torch/index.js'
 import { adapterConfig, type FullPretrainOptions } from './options/index.js'
 import { applyFreezing } from './parameter-groups.js'
+import { usualLength } from './text-length.js'
 import { makeWhole, trainsMoreThanSaved } from './whole-adapter.js'
 
 /** A model to be trained, its tokenizer, and what its checkpoints say of it. */
@@ -176,6 +177,7 @@ export async function buildTowers(
           pooling: options.text.pooling,
           padToken: tokenizer.padToken,
           maximumLength: options.text.maximumLength,
+          usualLength: usualLength(options.data),
           execution: options.text.execution,
         }),
     ),

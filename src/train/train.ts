@@ -1,5 +1,9 @@
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { TRAINABLE } from '../clip/model-files.js'
 import type { Logger } from '../models/index.js'
 import { messageOf } from '../setup/errors.js'
+import { sha256OfFile } from '../setup/files.js'
 import * as torch from '../torch/index.js'
 import { fineTuneTask, linearProbeTask } from './classify.js'
 import { mergeOptions } from './config-file.js'
@@ -84,7 +88,7 @@ export function train(options: TrainOptions, context: TrainContext = {}): Job<Tr
       emit(event)
     }
     try {
-      return await runStage(full, { ...context, emit: tell, processes })
+      return await runStage(full, { ...context, beginning: await beginningOf(full), emit: tell, processes })
     } catch (error) {
       if (processes.size > 1) await processes.fail(messageOf(error))
       throw error
@@ -106,7 +110,7 @@ function refuseStage(options: FullOptions, size: number): void {
 
 async function runStage(options: FullOptions, context: RunContext & { processes: Processes }): Promise<TrainResult> {
   const { processes } = context
-  const from = latestCheckpoint(options, processes.size)
+  const from = latestCheckpoint(options, context.beginning, processes.size)
   await checkTogether(options, from, processes)
   // of several processes each would stop in another place: the run stops them together
   const own = processes.size === 1 ? context : { ...context, signal: undefined }
@@ -118,6 +122,13 @@ async function runStage(options: FullOptions, context: RunContext & { processes:
   } finally {
     await (run === null ? task.close() : run.close())
   }
+}
+
+/** SHA-256 of what the stage begins with. What is no checkpoint is told where it is read. */
+async function beginningOf(options: FullOptions): Promise<string | null> {
+  if (options.stage === 'pretrain') return null
+  const path = join(options.from, TRAINABLE)
+  return existsSync(path) ? await sha256OfFile(path) : null
 }
 
 async function taskOf(options: FullOptions, context: RunContext, from: string | null): Promise<unknown> {

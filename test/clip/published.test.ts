@@ -225,6 +225,12 @@ describe('convert', () => {
     expect(names.filter((name) => name.startsWith('text.') && !name.includes('lora_'))).toEqual([])
   })
 
+  it('writes down how long texts are, which the checkpoint does not say', async () => {
+    const out = place()
+    await convert(official, out, { ...towers, maximumLength: 9 })
+    expect((await loadModel(out)).encoding.maximumLength).toBe(9)
+  })
+
   it('refuses another language model than the one that was trained with', async () => {
     const out = place()
     await convert(official, out, towers)

@@ -139,6 +139,9 @@ describe('a classifier', () => {
     await expect(evaluated(checkpoints.single, { data: { ...spec, labels: 'all' } })).rejects.toThrow(
       /classes that .* was trained on/,
     )
+    await expect(evaluated(checkpoints.multi, { labels: 'multi', ensemble: 'max-logit' })).rejects.toThrow(
+      /expected no labels, ensemble with a checkpoint with a trained head/,
+    )
     const model = (await load(checkpoints.single)) as LoadedModel
     expect(model).toBeInstanceOf(LoadedClassifier)
     await expect(model.predict(await imageFile(), ['edema', 'no finding'])).rejects.toThrow(/expected no prompts/)

@@ -135,7 +135,17 @@ describe('cleft compare', () => {
     const write = vi.spyOn(process.stdout, 'write').mockImplementation((text) => printed.push(String(text)) > 0)
     const note = vi.spyOn(process.stderr, 'write').mockImplementation(() => true)
     const report = join(folder, 'by command')
-    const flags = { runs: [weak, strong], shared: false, resamples, seed: 3, report, json: true, _: [], $0: '' }
+    const flags = {
+      runs: [weak, strong],
+      set: [],
+      shared: false,
+      resamples,
+      seed: 3,
+      report,
+      json: true,
+      _: [],
+      $0: '',
+    }
     try {
       await command.handler(flags)
     } finally {

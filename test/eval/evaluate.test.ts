@@ -1,10 +1,22 @@
-import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { DecoderPool, openDataset } from '../../src/data/index.js'
 import { writePhantoms } from '../../src/data/phantoms/index.js'
 import { evaluate } from '../../src/eval/evaluate.js'
+import { thresholdData } from '../../src/eval/evaluation-data.js'
+import { mapExamples } from '../../src/eval/examples.js'
 import { type LoadedModel, load } from '../../src/eval/loaded-model.js'
+import type { EvaluateOptions } from '../../src/eval/options.js'
 import { zeroShot } from '../../src/eval/zero-shot.js'
 import * as torch from '../../src/torch/index.js'
 import { train } from '../../src/train/train.js'
@@ -14,7 +26,7 @@ let data: Tiny
 let checkpoint: string
 let model: LoadedModel
 beforeAll(async () => {
-  data = await tiny()
+  data = await tiny(40, 1, 400)
   checkpoint = (await train({ ...tinyRun(data, 'run'), steps: 2 })).checkpoint
   model = await load(checkpoint)
 })
@@ -29,6 +41,21 @@ const firstImage = () => {
   const study = join(patient, readdirSync(patient)[0]!)
   return join(study, readdirSync(study)[0]!)
 }
+
+const embed = async (style: 'default' | 'natural' | 'structural' = 'default') => {
+  const root = join(data.folder, 'embed')
+  if (!existsSync(root)) await writePhantoms({ kind: 'embed', out: root, patients: 4, seed: 2, workers: 1 })
+  return { kind: 'embed', root, split: 'all', labels: 'density', captions: { style } } as const
+}
+
+/** Reads texts of another length. */
+const reading = async (maximumLength: number) => {
+  const model = await load(checkpoint)
+  model.model.encoding.maximumLength = maximumLength
+  return model
+}
+
+const spec = () => ({ ...data.data, split: 'all' as const })
 
 describe('a loaded model', () => {
   it('says which prompt fits an image, from a file, its bytes, and several at once', async () => {
@@ -78,8 +105,6 @@ describe('a loaded model', () => {
 })
 
 describe('zero-shot', () => {
-  const spec = () => ({ ...data.data, split: 'all' as const })
-
   it('scores every image that is of one class as predict does, whatever the batch', async () => {
     const dataset = await openDataset(spec())
     const decoder = new DecoderPool({ workers: 1 })
@@ -96,9 +121,8 @@ describe('zero-shot', () => {
   })
 
   it('puts an image’s own prefix before each prompt (EMBED)', async () => {
-    const root = join(data.folder, 'embed')
-    await writePhantoms({ kind: 'embed', out: root, patients: 4, seed: 2, workers: 1 })
-    const dataset = await openDataset({ kind: 'embed', root, split: 'all', labels: 'density' })
+    using model = await reading(300)
+    const dataset = await openDataset(await embed())
     expect(dataset.samples.every(({ promptPrefix }) => promptPrefix !== null)).toBe(true)
     const decoder = new DecoderPool({ workers: 1 })
     const { predictions, embeddings } = await zeroShot(model, dataset, { decoder, batchSize: 4 })
@@ -108,13 +132,29 @@ describe('zero-shot', () => {
       name,
       prompts: prompts.map((each) => `${promptPrefix} ${each}`),
     }))
-    const { logits } = await model.predict(join(root, path), own)
+    const { logits } = await model.predict(join(dataset.root, path), own)
     const row = predictions.paths.indexOf(path)
     for (const [k, { name }] of dataset.classes.entries()) {
       expect(predictions.scores[row * dataset.classes.length + k]).toBeCloseTo(logits[name]!, 3)
     }
+    expect(new Set(Object.values(logits)).size).toBe(dataset.classes.length)
     embeddings.dispose()
   })
+
+  it.each(['natural', 'structural'] as const)(
+    'refuses classes whose prompts after the prefix (%s) are the same where they are cut, before the work',
+    async (style) => {
+      using model = await reading(64)
+      const dataset = await openDataset(await embed(style))
+      const onProgress = vi.fn()
+      await expect(zeroShot(model, dataset, { onProgress })).rejects.toThrow(
+        /tell classes apart within the 64 tokens .* 'density 1', 'density 2', 'density 3', 'density 4' .* text\.maximumLength/,
+      )
+      expect(onProgress).not.toHaveBeenCalled()
+      const long = 'a mammogram '.repeat(40)
+      await expect(model.predict(firstImage(), [`${long}dense`, `${long}fatty`])).rejects.toThrow(/tell classes apart/)
+    },
+  )
 
   it('goes from a checkpoint to a report on disk', async () => {
     const report = join(data.folder, 'report')
@@ -179,7 +219,7 @@ describe('zero-shot', () => {
     expect(summary.task).toBe('multi-label')
     // 'no no finding' is nothing to ask for
     expect(predictions.classes).not.toContain('No Finding')
-    expect(summary.provenance.prompts[4]!.prompts[1]).toMatch(/ with no /)
+    expect(summary.provenance.prompts[4]!.negations).toEqual([expect.stringMatching(/ with no /)])
     expect(predictions.scale).toBe('logit')
     using model = await load(checkpoint)
     const name = predictions.classes[4]!.toLowerCase()
@@ -190,6 +230,48 @@ describe('zero-shot', () => {
     ])
     const [yes, no] = Object.values(logits)
     expect(predictions.scores[4]).toBeCloseTo(yes! - no!, 3)
+  })
+
+  it('finds no one class where an ensemble’s texts are another’s', async () => {
+    const prompts = { Edema: ['fluid', 'edema'], Atelectasis: ['collapse', 'edema'] }
+    const data = { ...spec(), prompts }
+    await expect(evaluate({ from: checkpoint, data, workers: 1 })).rejects.toThrow(
+      /'Atelectasis', 'Edema' are the same/,
+    )
+  })
+
+  it('leaves no tensor behind where a report cannot be written', async () => {
+    const report = join(data.folder, 'blocked')
+    mkdirSync(join(report, 'metrics.json', 'in the way'), { recursive: true })
+    const options = { from: checkpoint, data: spec(), report, resamples: 5, workers: 1, images: false }
+    for (const task of ['zero-shot', 'retrieval'] as const) {
+      await expect(evaluate({ ...options, task })).rejects.toThrow(/metrics\.json/)
+      const before = torch.memory.counters().live
+      await expect(evaluate({ ...options, task })).rejects.toThrow(/metrics\.json/)
+      expect(torch.memory.counters().live).toBe(before)
+    }
+  })
+
+  it('looks at no image once more for a report without images', async () => {
+    const decode = vi.spyOn(DecoderPool.prototype, 'prepare')
+    const options = { from: checkpoint, data: spec(), report: join(data.folder, 'unseen'), resamples: 5, workers: 1 }
+    const asked = async (images: boolean) => {
+      decode.mockClear()
+      const { summary } = await evaluate({ ...options, task: 'retrieval', images })
+      return decode.mock.calls.length - summary.images
+    }
+    expect(await asked(false)).toBe(0)
+    expect(await asked(true)).toBeGreaterThan(0)
+    decode.mockRestore()
+  })
+
+  it('refuses options that it does not use', async () => {
+    const refused = (more: object) =>
+      expect(evaluate({ from: checkpoint, data: spec(), workers: 1, ...more } as EvaluateOptions)).rejects
+    await refused({ task: 'retrieval', ensemble: 'max-logit', labels: 'multi' }).toThrow(
+      /expected no labels, ensemble with the task 'retrieval'/,
+    )
+    await refused({ labels: 'single', blank: 'exclude' }).toThrow(/expected no blank with one class an image/)
   })
 
   it('takes thresholds from the validation part', async () => {
@@ -207,5 +289,74 @@ describe('zero-shot', () => {
     const own = await evaluate({ ...options, validation: drawn })
     expect(own.summary.provenance.settings.validation).toBe(summary.provenance.settings.validation)
     expect((await evaluate({ ...options, validation: null })).summary.operatingPoint!.from).toBe('probability-0.5')
+    // before the test set, with progress of its own
+    const parts: string[] = []
+    await evaluate({ ...options, onProgress: (_, __, part) => parts.at(-1) === part || parts.push(part) })
+    expect(parts).toEqual(['thresholds', 'test'])
+  })
+
+  it('says why it takes no thresholds from a validation part that is damaged, and refuses one that was named', async () => {
+    const root = join(data.folder, 'damaged')
+    mkdirSync(root)
+    for (const folder of ['train', 'valid']) symlinkSync(join(data.data.root, folder), join(root, folder))
+    for (const table of ['train.csv', 'test.csv']) copyFileSync(join(data.data.root, 'train.csv'), join(root, table))
+    writeFileSync(join(root, 'valid.csv'), 'Path,Sex\nx.jpg,F\n')
+    const options = { from: checkpoint, data: { ...data.data, root }, resamples: 5, workers: 1 }
+    const onProgress = vi.fn()
+    const { summary } = await evaluate(options)
+    expect(summary.operatingPoint!.from).toBe('highest-score')
+    expect(summary.warnings[0]).toMatch(/^No thresholds are from the data's validation part, .*valid\.csv/)
+    const named = { ...options, validation: options.data, onProgress }
+    await expect(evaluate(named)).rejects.toThrow(/valid\.csv/)
+    // the same patients
+    const same = { ...options, validation: { ...options.data, split: 'test' as const }, onProgress }
+    await expect(evaluate(same)).rejects.toThrow(/validation: expected patients that are not in the test set/)
+    expect(onProgress).not.toHaveBeenCalled()
+  })
+
+  it('takes as many validation images of a class at most as are tested', async () => {
+    const splits = { fractions: { train: 0.2, valid: 0.2, test: 0.6 } }
+    const whole = { ...(await embed()), split: 'test', splits, perClass: 1, views: null } as const
+    const dataset = await openDataset({ ...whole, perClass: undefined })
+    const { dataset: held, notes } = await thresholdData(whole, dataset, () => true, { from: '', data: whole })
+    expect(notes).toEqual([])
+    const labels = held!.samples.map(({ label }) => label)
+    expect(new Set(labels).size).toBe(labels.length)
+    const all = await openDataset({ ...whole, split: 'valid', perClass: undefined })
+    expect(all.samples.length).toBeGreaterThan(labels.length)
+    expect(held!.hash).not.toBe(all.hash)
+  })
+})
+
+describe('maps', () => {
+  it('are of the score that is shown: all prompts of a class, after the image’s own prefix', async () => {
+    using model = await reading(300)
+    const decoder = new DecoderPool({ workers: 1 })
+    const mapsOf = async (prompts?: Record<string, string[]>) => {
+      const dataset = await openDataset({ ...(await embed()), ...(prompts && { prompts }) })
+      const result = await zeroShot(model, dataset, { decoder })
+      const found = await mapExamples(model, result, { dataset, decoder }, 'mean-embedding')
+      result.embeddings.dispose()
+      return { prefix: dataset.samples.find(({ label }) => label !== null)!.promptPrefix, found }
+    }
+    const names = [1, 2, 3, 4].map((k) => `density ${k}`)
+    const own = (more: string[]) =>
+      Object.fromEntries(names.map((name) => [name, [name, ...more.map((each) => `${each} ${name}`)]]))
+    const [one, two] = [await mapsOf(own([])), await mapsOf(own(['a whole other way to say']))]
+    await decoder.close()
+    const [first, second] = [one.found[0]!.maps[0]!, two.found[0]!.maps[0]!]
+    expect(first.prompt.startsWith(one.prefix!)).toBe(true)
+    expect(second.prompt).toBe(`${first.prompt} (and 1 more)`)
+    expect([...second.heat.values]).not.toEqual([...first.heat.values])
+  })
+
+  it('of findings are against their negations', async () => {
+    const dataset = await openDataset(spec())
+    const decoder = new DecoderPool({ workers: 1 })
+    const result = await zeroShot(model, dataset, { decoder, labels: 'multi' })
+    const found = await mapExamples(model, result, { dataset, decoder }, 'mean-embedding')
+    await decoder.close()
+    result.embeddings.dispose()
+    expect(found[0]!.maps[0]!.prompt).toMatch(/ with (.*), against: .* with no \1$/)
   })
 })

@@ -33,7 +33,7 @@ describe('an evaluation in several processes', () => {
       report: two,
       images: false,
       processes: 2,
-      onProgress: (...progress) => done.push(progress),
+      onProgress: (images, total) => done.push([images, total]),
     })
     expect(found.summary).toEqual(expected.summary)
     expect(found.predictions).toEqual(expected.predictions)

@@ -8,7 +8,8 @@ import { projectEmbedding } from '../../src/eval/report/embedding.js'
 import { html } from '../../src/eval/report/html.js'
 import { overlayJpeg } from '../../src/eval/report/images.js'
 import { type Embedding, type ReportInput, writeReport } from '../../src/eval/report/index.js'
-import { type SummaryOptions, summarize } from '../../src/eval/summary.js'
+import { promptTable } from '../../src/eval/report/tables.js'
+import { type Summary, type SummaryOptions, summarize } from '../../src/eval/summary.js'
 import * as examples from './examples.js'
 
 const folder = mkdtempSync(join(tmpdir(), 'cleft-report-'))
@@ -105,6 +106,17 @@ describe('report.html', () => {
     ]) {
       expect(page).toMatch(new RegExp(`<h2[^>]*>${title}</h2>`))
     }
+  })
+
+  it('calls several prompts an ensemble, and a negation what it is', () => {
+    const { summary } = whole
+    const tableOf = (prompts: Summary['provenance']['prompts']) =>
+      promptTable({ ...summary, provenance: { ...summary.provenance, prompts } }).markup
+    const finding = { name: 'Edema', prompts: ['edema'], negations: ['no edema'] }
+    expect(tableOf([finding])).toMatch(/Against its negation/)
+    expect(tableOf([finding])).not.toMatch(/combined/)
+    expect(tableOf([{ name: 'Edema', prompts: ['edema'] }])).not.toMatch(/combined|negation/)
+    expect(tableOf([{ name: 'Edema', prompts: ['edema', 'fluid'] }])).toMatch(/several are combined by mean-embedding/)
   })
 
   it('names no patient and no path', () => {

@@ -18,8 +18,9 @@ const roots = {
 }
 
 beforeAll(async () => {
-  pretraining = await tiny(20)
-  from = (await train({ ...tinyRun(pretraining, 'run'), steps: 2 })).checkpoint
+  pretraining = await tiny(20, 1, 400)
+  const text = { model: pretraining.language, maximumLength: 300 }
+  from = (await train({ ...tinyRun(pretraining, 'run'), text, steps: 2 })).checkpoint
   await writePhantoms({ kind: 'chexpert', out: join(folder, 'chexpert'), patients: 60, fiveWay: 6, seed: 4 })
   await writePhantoms({ kind: 'rsna', out: roots.rsna, patients: 40, seed: 4 })
   await writePhantoms({ kind: 'embed', out: roots.embed, patients: 40, seed: 2 })
@@ -58,10 +59,12 @@ describe('the scripts of the published evaluations, on phantoms', () => {
   ] as const)(
     '%s',
     (script, root, parameters, count) => {
-      const { status, stderr } = run(script, root, ...parameters)
+      const { status, stderr, stdout } = run(script, root, ...parameters)
       expect(`${status} ${status === 0 ? '' : stderr}`).toBe('0 ')
       const { rows } = JSON.parse(readFileSync(join(folder, 'evaluations', script, 'results.json'), 'utf8'))
       expect(rows.length).toBe(count)
+      // of so few images some intervals are not defined
+      expect(stdout).not.toMatch(/undefined|null|NaN/)
       for (const { accuracy, report } of rows) {
         expect(accuracy.value).toBeGreaterThanOrEqual(0)
         expect(existsSync(join(report, 'report.html'))).toBe(true)
@@ -69,6 +72,12 @@ describe('the scripts of the published evaluations, on phantoms', () => {
     },
     120_000,
   )
+
+  it('go on where they were stopped', () => {
+    const again = run('chexpert-linear-probe', roots.chexpert, '--per-class', '2', ...short)
+    expect(again.status).toBe(0)
+    expect(again.stderr).toMatch(/goes on after step 3 of 3/)
+  })
 
   it('say in one line what is wrong', () => {
     // of so few phantoms none has the rarer assessments

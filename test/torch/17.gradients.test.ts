@@ -17,7 +17,9 @@ function awayFromZero(shape: readonly number[], seed = 0): torch.Tensor {
 const positive = (shape: readonly number[], seed = 0): torch.Tensor =>
   torch.noGrad(() => randomDouble(shape, seed).abs().add(0.5)).requiresGrad_()
 
-const cases: [string, Operation, () => torch.Tensor[]][] = [
+type Case = [string, Operation, () => torch.Tensor[]]
+
+const cases: Case[] = [
   ['add with alpha, broadcast', (a, b) => a!.add(b!, { alpha: 2 }), () => [randomDouble([2, 3]), randomDouble([3], 1)]],
   ['mul, broadcast', (a, b) => a!.mul(b!), () => [randomDouble([2, 1]), randomDouble([3], 1)]],
   ['div', (a, b) => a!.div(b!), () => [randomDouble([3]), awayFromZero([3], 1)]],
@@ -86,6 +88,45 @@ const cases: [string, Operation, () => torch.Tensor[]][] = [
     'layer_scale_residual, fused',
     (r, x, g) => torch.callOperator('cleft::layer_scale_residual', r!, x!, g!) as torch.Tensor,
     () => [randomDouble([2, 3]), randomDouble([2, 3], 1), randomDouble([3], 2)],
+  ],
+  [
+    'norm_linear, fused',
+    (x, g, b, w, c) => torch.callOperator('cleft::norm_linear', x!, g!, b!, 1e-6, w!, c!) as torch.Tensor,
+    () => [
+      randomDouble([2, 2, 3]),
+      randomDouble([3], 1),
+      randomDouble([3], 2),
+      randomDouble([4, 3], 3),
+      randomDouble([4], 4),
+    ],
+  ],
+  [
+    'norm_linear without a bias, fused',
+    (x, g, b, w) => torch.callOperator('cleft::norm_linear', x!, g!, b!, 1e-6, w!, null) as torch.Tensor,
+    () => [randomDouble([2, 3]), randomDouble([3], 1), randomDouble([3], 2), randomDouble([4, 3], 3)],
+  ],
+  ...(['none', 'gelu', 'gelu_tanh'] as const).map(
+    (activation): Case => [
+      `linear_residual with ${activation}, fused`,
+      (r, x, w, b, g) => torch.callOperator('cleft::linear_residual', r!, x!, w!, b!, g!, activation) as torch.Tensor,
+      () => [
+        randomDouble([2, 2, 3]),
+        randomDouble([2, 2, 4], 1),
+        randomDouble([3, 4], 2),
+        randomDouble([3], 3),
+        randomDouble([3], 4),
+      ],
+    ],
+  ),
+  [
+    'linear_residual without bias, fused',
+    (r, x, w, g) => torch.callOperator('cleft::linear_residual', r!, x!, w!, null, g!, 'gelu') as torch.Tensor,
+    () => [randomDouble([2, 3]), randomDouble([2, 4], 1), randomDouble([3, 4], 2), randomDouble([3], 3)],
+  ],
+  [
+    'linear_residual without gamma, fused',
+    (r, x, w, b) => torch.callOperator('cleft::linear_residual', r!, x!, w!, b!, null, 'none') as torch.Tensor,
+    () => [randomDouble([2, 3]), randomDouble([2, 4], 1), randomDouble([3, 4], 2), randomDouble([3], 3)],
   ],
 ]
 

@@ -61,6 +61,14 @@ function changed(before: string, after: string): string[] {
 describe.each(['linear-probe', 'fine-tune'] as const)('%s', (stage) => {
   const optionsOf = stages[stage] as (name: string) => Inherited<ProbeOptions>
 
+  it('takes all images of a small part at once where no batch was asked for', async () => {
+    const { batchSize: _, ...options } = optionsOf(`${stage}-few`)
+    const events = await eventsOf({ ...options, data: { fraction: 0.01 }, steps: 2 } as TrainOptions)
+    // one of each class
+    expect(events.find((event) => event.type === 'start')).toMatchObject({ images: 5 })
+    expect(steps(events).map(({ epoch }) => epoch)).toEqual([0, 1])
+  })
+
   it('trains, is validated, and leaves checkpoints that are whole classifiers', async () => {
     const options = optionsOf(`${stage}-whole`)
     const job = train(options)

@@ -7,6 +7,7 @@ import { readRunOptions } from '../../src/train/config-file.js'
 import type { FullOptions, FullPretrainOptions } from '../../src/train/options/index.js'
 import { warmupOf } from '../../src/train/options/index.js'
 import { listRecipes, readRecipe } from '../../src/train/recipes.js'
+import { usualLength } from '../../src/train/text-length.js'
 import { parseOptions as parseAny, type TrainOptions } from '../../src/train/train.js'
 
 /** Of pre-training, as all of these are. */
@@ -59,19 +60,34 @@ describe('recipes', () => {
     const of = (recipe: string) => parseOptions(readRunOptions({ recipe, options: { data: { root: 'd' }, out: 'o' } }))
     expect(of('cleft-chexpert')).toMatchObject({
       image: { model: 'dinov2_vitb14_reg', pooling: 'mean-prenorm', projection: { kind: 'linear' } },
-      text: { model: 'biomedlm', pooling: 'first-pad', maximumLength: 64, ownDropout: false },
+      text: { model: 'biomedlm', pooling: 'first-pad', ownDropout: false },
       peft: { type: 'lora', r: 8, alpha: 32, dropout: 0.1 },
       optimizer: { type: 'adamw', lr: 4e-5, lrMin: 1e-8, weightDecay: 0.1, clipNorm: null },
       precision: 'bfloat16',
     })
     expect(of('cleft-chexpert-published')).toMatchObject({ targets: 'identity', text: { ownDropout: true } })
-    expect(of('cleft-embed')).toMatchObject({ data: { kind: 'embed' }, text: { maximumLength: 72 } })
+    expect(of('cleft-embed')).toMatchObject({ data: { kind: 'embed' } })
     expect(of('clip-bert')).toMatchObject({ peft: null, image: { pooling: 'cls' }, text: { pooling: 'cls' } })
     expect(of('clip-bert-published')).toMatchObject({
       image: { pooling: 'mean-patches', projection: { kind: 'mlp', hiddenWidth: 2048 } },
       text: { layers: 6, projection: { kind: 'mlp', hiddenWidth: 2048 } },
     })
     expect(['cleft-chexpert', 'cleft-embed', 'clip-bert'].map((name) => warmupOf(of(name)))).toEqual([4000, 4000, 4000])
+    // and the length of texts, by the captions
+    const lengthOf = (recipe: string, ...set: string[]) => {
+      const options = readRunOptions({ recipe, set, options: { data: { root: 'd' }, out: 'o' } })
+      const { text, data } = parseOptions(options)
+      return text.maximumLength ?? usualLength(data)
+    }
+    expect(listRecipes().map((name) => lengthOf(name))).toEqual(
+      listRecipes().map((name) => (name === 'cleft-embed' ? 72 : 64)),
+    )
+    expect(lengthOf('cleft-embed', 'data.captions.style=natural')).toBe(144)
+    expect(lengthOf('cleft-embed', 'data.captions.style=structural')).toBe(144)
+    expect(lengthOf('cleft-embed', 'data.captions.style=simple')).toBe(72)
+    expect(lengthOf('cleft-chexpert', 'data.captions.style=negative')).toBe(96)
+    expect(lengthOf('cleft-small', 'data.kind=embed', 'data.captions.style=natural')).toBe(144)
+    expect(lengthOf('cleft-embed', 'data.captions.style=natural', 'text.maximumLength=100')).toBe(100)
     // of fewer steps the same part
     expect(warmupOf(of('clip-bert-published'))).toBe(16_000)
     expect(warmupOf({ ...of('clip-bert-published'), steps: 100 })).toBe(40)
@@ -85,6 +101,15 @@ describe('recipes', () => {
     refuse({ warmupSteps: 5, warmupFraction: 0.1 }).toThrow(/one of warmupSteps and warmupFraction/)
     refuse({ warmupFraction: 1.1 }).toThrow(/warmupFraction/)
     expect(warmupOf(parseOptions({ ...recipe, optimizer: { warmupSteps: 100 } }))).toBe(100)
+  })
+
+  it('of prompt tuning warm up as published, and less of a shorter run', () => {
+    const of = (steps?: number) => {
+      const run = { stage: 'prompt', from: folder, data: { kind: 'chexpert', root: 'd' }, out: 'o' } as const
+      return parseAny({ ...run, ...(steps !== undefined && { steps }), optimizer: { lr: 1e-3 } })
+    }
+    expect(of()).toMatchObject({ steps: 8000, optimizer: { type: 'sgd', momentum: 0.9, lr: 1e-3, weightDecay: 1e-3 } })
+    expect([of(), of(400), of(60), of(1)].map(warmupOf)).toEqual([100, 100, 15, 0])
   })
 
   it('are options of train() too', () => {

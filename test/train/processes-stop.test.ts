@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { packageRoot } from '../../src/setup/paths.js'
 import { freePort } from '../../src/torch/distributed/launch.js'
+import * as torch from '../../src/torch/index.js'
 import { checkpointFolder, checkpointSteps, readProgress } from '../../src/train/checkpoint.js'
 import type { TrainEvent } from '../../src/train/events.js'
 import type { PretrainOptions } from '../../src/train/options/index.js'
@@ -82,6 +83,10 @@ describe('two processes', () => {
     const events = readFileSync(join(whole, 'events.jsonl'), 'utf8').trim().split('\n')
     expect(events.filter((line) => line.includes('"type":"step"')).length).toBe(STEPS)
     expect(readProgress(checkpointFolder(whole, STEPS)).processes).toBe(2)
+    // each process draws its own
+    using saved = torch.openSafetensors(join(checkpointFolder(whole, STEPS), 'optimizer.safetensors'))
+    const [first, second] = ['random.0', 'random-of-1.0'].map((name) => saved.tensor(name).toArray())
+    expect(first).not.toEqual(second)
   })
 
   it('of which one is killed: the other stops, and they go on exactly', async () => {

@@ -1,10 +1,15 @@
-import { rmSync } from 'node:fs'
+import { cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { CONTEXT_TEXT, contextVectors, wordsAfterContext } from '../../src/clip/context.js'
 import { loadModel } from '../../src/clip/model-files.js'
+import { type DatasetSpec, DecoderPool, openDataset } from '../../src/data/index.js'
+import { writePhantoms } from '../../src/data/phantoms/index.js'
 import { load } from '../../src/eval/loaded-model.js'
+import type { Predictions } from '../../src/eval/predictions.js'
+import { zeroShot } from '../../src/eval/zero-shot.js'
 import * as torch from '../../src/torch/index.js'
+import { ClassLabels } from '../../src/train/class-labels.js'
 import type { TrainEvent } from '../../src/train/events.js'
 import { type TrainOptions, train } from '../../src/train/train.js'
 import { type Tiny, tiny, tinyRun } from './tiny.js'
@@ -13,7 +18,7 @@ let data: Tiny
 let from: string
 
 beforeAll(async () => {
-  data = await tiny(40, 2)
+  data = await tiny(40, 2, 400)
   from = (await train({ ...tinyRun(data, 'pretrain'), steps: 12 })).checkpoint
 }, 120_000)
 afterAll(() => rmSync(data.folder, { recursive: true, force: true }))
@@ -167,13 +172,137 @@ describe('the prompt stage', () => {
   it('is refused before the first step where it cannot be', async () => {
     const refused = (more: object) => expect(train(base('refused', more)).then(() => 'done')).rejects
     await refused({ from: join(data.folder, 'nowhere') }).toThrow(/from: expected a checkpoint/)
-    await refused({ contextLength: 64 }).toThrow(/contextLength: expected room/)
+    await refused({ contextLength: 400 }).toThrow(/contextLength: expected room/)
     await refused({ batchSize: 10_000 }).toThrow(/batchSize: expected as many images/)
     const whole = await train({ ...tinyRun(data, 'whole'), peft: null, steps: 1 })
     await refused({ from: whole.checkpoint }).toThrow(/trained as a whole/)
+    const tuned = await train(base('tuned', { steps: 1 }))
+    await refused({ from: tuned.checkpoint }).toThrow(
+      /from: expected a checkpoint without a learned context.* 7 vectors/,
+    )
+    const head = { stage: 'linear-probe', from, batchSize: 8, steps: 1, workers: 1 } as const
+    const { checkpoint } = await train({ ...head, out: join(data.folder, 'head') })
+    await refused({ from: checkpoint }).toThrow(/from: expected a checkpoint of pre-training, but .* is a classifier/)
+    const some = { labels: 'multi', data: { labels: 'all' } }
+    await refused({ ...some, findings: ['Edema', 'No Finding'] }).toThrow(/can be denied, but received 'No Finding'/)
+    await refused({ findings: ['Edema'] }).toThrow(/findings: expected labels: 'multi'/)
+    await refused({ microBatch: 2 }).toThrow(/expected no microBatch with the objective 'classification'/)
+    await refused({ objective: 'contrastive', labels: 'multi' }).toThrow(
+      /expected no labels with the objective 'contrastive'/,
+    )
+    const prompts = Object.fromEntries(['Edema', 'Atelectasis'].map((name) => [name, [`${'a '.repeat(70)}${name}`]]))
+    await refused({ data: { prompts } }).toThrow(/tell classes apart within the 63 tokens .* 'Atelectasis', 'Edema'/)
     const prefix = await train({ ...tinyRun(data, 'prefix'), peft: { type: 'prefix', tokens: 3 }, steps: 1 })
     await refused({ from: prefix.checkpoint }).toThrow(/without virtual tokens/)
   })
+})
+
+describe('what the prompt stage learns is what evaluation asks', () => {
+  let long: string
+  beforeAll(async () => {
+    const text = { model: data.language, maximumLength: 300 }
+    long = (await train({ ...tinyRun(data, 'long'), text, steps: 2 })).checkpoint
+    for (const kind of ['embed', 'rsna'] as const) {
+      await writePhantoms({ kind, out: join(data.folder, kind), patients: 12, seed: 2, workers: 1 })
+    }
+  }, 120_000)
+
+  /** The loss of all labelled images before anything is learned, and the same from zero-shot's scores. */
+  async function losses(own: object, more: LabelOptionsOf = {}): Promise<[number, number]> {
+    const rules = { uncertain: 'exclude', blank: 'negative', ...more } as const
+    const spec = { split: 'all', ...own } as DatasetSpec
+    const dataset = await openDataset(spec)
+    const labels = ClassLabels.of(dataset, { ...rules, isNegated: true })
+    const images = labels.labelled(dataset).samples.length
+    const out = join(data.folder, `agree-${Math.random()}`)
+    const events = await eventsOf({
+      ...base('', { from: long, validation: null, ...more, data: spec }),
+      ...{ out, steps: 1, batchSize: images, optimizer: { lr: 1e-30, lrMin: 0, weightDecay: 0, warmupSteps: 0 } },
+    } as TrainOptions)
+    const { folder } = events.findLast((event) => event.type === 'checkpoint')!
+    using model = await load(folder)
+    const decoder = new DecoderPool({ workers: 1 })
+    const { predictions, embeddings } = await zeroShot(model, dataset, {
+      decoder,
+      ...(more.labels && { labels: more.labels }),
+    }).finally(() => decoder.close())
+    embeddings.dispose()
+    return [curve(events)[0]![1]!, lossOf(predictions, labels.classes, rules)]
+  }
+
+  it('of mammograms after what is known of each image', async () => {
+    const [learned, asked] = await losses({ kind: 'embed', root: join(data.folder, 'embed'), labels: 'density' })
+    expect(learned).toBeCloseTo(asked, 4)
+  })
+
+  it('of RSNA, whose classes are two', async () => {
+    const [learned, asked] = await losses({ kind: 'rsna', root: join(data.folder, 'rsna') })
+    expect(learned).toBeCloseTo(asked, 4)
+  })
+
+  it.each([
+    ['exclude', 'negative'],
+    ['positive', 'exclude'],
+    ['negative', 'exclude'],
+  ] as const)('of findings, uncertain ones %s, blank ones %s, by their own prompts', async (uncertain, blank) => {
+    const findings = ['Edema', 'Pleural Effusion', 'Cardiomegaly']
+    const prompts = { Edema: ['fluid: edema of the lungs'], Cardiomegaly: ['heart: cardiomegaly'] }
+    const own = { ...data.data, labels: 'all', prompts }
+    const [learned, asked] = await losses(own, { labels: 'multi', findings, uncertain, blank })
+    expect(learned).toBeCloseTo(asked, 4)
+    const [other] = await losses({ ...own, prompts: {} }, { labels: 'multi', findings, uncertain, blank })
+    expect(Math.abs(other - learned)).toBeGreaterThan(1e-4)
+  })
+})
+
+type LabelOptionsOf = Partial<Pick<Parameters<typeof ClassLabels.of>[1], 'findings' | 'uncertain' | 'blank' | 'labels'>>
+
+/** Cross-entropy over the classes; of findings the mean of each against its negation. */
+function lossOf(
+  { task, classes, scores, labels }: Predictions,
+  chosen: readonly string[],
+  { uncertain, blank }: { uncertain: string; blank: string },
+): number {
+  const C = classes.length
+  const all: number[] = []
+  const counted: Record<number, string> = { 1: 'positive', 0: 'negative', [-1]: uncertain, [-2]: blank }
+  for (let row = 0; row < scores.length / C; row += 1) {
+    const own = [...scores.subarray(row * C, (row + 1) * C)]
+    if (task !== 'multi-label') {
+      const highest = Math.max(...own)
+      const sum = own.reduce((total, score) => total + Math.exp(score - highest), 0)
+      all.push(highest + Math.log(sum) - own[labels[row]!]!)
+      continue
+    }
+    for (const name of chosen) {
+      const k = classes.indexOf(name)
+      const value = counted[labels[row * C + k]!]
+      if (value !== 'exclude') all.push(Math.log1p(Math.exp(value === 'positive' ? -own[k]! : own[k]!)))
+    }
+  }
+  return all.reduce((sum, each) => sum + each, 0) / all.length
+}
+
+it('goes on only from what it began with', async () => {
+  const start = join(data.folder, 'start')
+  cpSync(from, start, { recursive: true })
+  const options = base('begun', { from: start, steps: 4 })
+  const stop = new AbortController()
+  const job = train(options, { signal: stop.signal })
+  for await (const event of job) if (event.type === 'step' && event.step === 2) break
+  stop.abort(new Error('enough'))
+  await expect(job).rejects.toThrow('enough')
+  const weights = join(start, 'trainable.safetensors')
+  const before = readFileSync(weights)
+  const changed = Buffer.from(before)
+  changed[changed.length - 1]! ^= 1
+  writeFileSync(weights, changed)
+  const again = { ...options, resume: true } as TrainOptions
+  await expect(train(again).then(() => 'done')).rejects.toThrow(
+    /resume: expected the checkpoint .* '.*start' was changed/,
+  )
+  writeFileSync(weights, before)
+  await train(again)
 })
 
 it('texts after a context have no template, and a space before them', () => {

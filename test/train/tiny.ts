@@ -36,17 +36,22 @@ export interface Tiny {
   language: string
 }
 
-/** Phantoms of some patients and a language model of random weights, in a folder of their own. */
-export async function tiny(patients = 40, seed = 1): Promise<Tiny> {
+/**
+ * Phantoms of some patients and a language model of random weights, in a folder of their own.
+ *
+ * @param positions of the language model, whose tokenizer knows few words: captions of mammograms need a few hundred
+ */
+export async function tiny(patients = 40, seed = 1, positions = 64): Promise<Tiny> {
   const folder = mkdtempSync(join(tmpdir(), 'cleft-train-'))
   await writePhantoms({ kind: 'chexpert', out: join(folder, 'data'), patients, seed })
   const language = join(folder, 'language')
   mkdirSync(language)
   torch.manualSeed(11)
-  const model = await buildModel(text)
+  const config = { ...text, n_positions: positions }
+  const model = await buildModel(config)
   torch.saveSafetensors(model.stateDict(), join(language, 'model.safetensors'))
   model.dispose()
-  writeFileSync(join(language, 'config.json'), JSON.stringify(text))
+  writeFileSync(join(language, 'config.json'), JSON.stringify(config))
   const tokenizer = fileURLToPath(new URL('../reference/tokenizer/gpt2.tokenizer.json', import.meta.url))
   copyFileSync(tokenizer, join(language, 'tokenizer.json'))
   const root = join(folder, 'data', 'CheXpert-v1.0-small')

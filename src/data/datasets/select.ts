@@ -147,6 +147,12 @@ export function chooseClasses(
   return samples.filter((sample) => chosen.has(sample))
 }
 
+/** So many images of each class, or all where a class has fewer. */
+export function atMostOfClasses(samples: readonly Sample[], count: number, seed = 42): Sample[] {
+  const chosen = firstOfClasses(samples, count, seed, 'class')
+  return samples.filter((sample) => chosen.has(sample))
+}
+
 /** As many images of each class as the rarest has. */
 export function balanceClasses(samples: readonly Sample[], classes: readonly ClassPrompt[], seed: number): Sample[] {
   const counts = classes.map((_, label) => samples.filter((sample) => sample.label === label).length)

@@ -9,7 +9,8 @@ import { colorBar, dataUri, grayJpeg, type Heat, overlayJpeg, type Tile, tileShe
 
 export interface ImageToTextExample {
   readonly direction: 'image-to-text'
-  readonly image: GrayImage
+  /** Null: it is not shown. */
+  readonly image: GrayImage | null
   readonly caption: string
   /** Of the first caption that is right, from 1. */
   readonly rank: number
@@ -22,7 +23,7 @@ export interface TextToImageExample {
   readonly caption: string
   readonly rank: number
   readonly found: readonly {
-    readonly image: GrayImage
+    readonly image: GrayImage | null
     readonly caption: string
     readonly score: number
     readonly hit: boolean
@@ -65,7 +66,7 @@ async function showImageToText(
   { image, caption, rank, found }: ImageToTextExample,
   withImages: boolean,
 ): Promise<Shown> {
-  const picture = withImages ? await grayJpeg(image) : null
+  const picture = withImages && image !== null ? await grayJpeg(image) : null
   const list = html`<div>
 <p><strong>Its caption:</strong> ${caption}</p>
 <ol>${found.map(({ caption: own, score, hit }) => html`<li>${own} <span class="soft">(cosine ${digits(score)})</span> ${mark(hit)}</li>`)}</ol>
@@ -81,7 +82,8 @@ async function showImageToText(
 }
 
 async function showTextToImage({ caption, rank, found }: TextToImageExample, withImages: boolean): Promise<Shown> {
-  const pictures = withImages ? await Promise.all(found.map(({ image }) => grayJpeg(image))) : null
+  const images = found.flatMap(({ image }) => image ?? [])
+  const pictures = withImages && images.length === found.length ? await Promise.all(images.map(grayJpeg)) : null
   const body = html`<div class="example"><h3>Text to image: the first right image is number ${rank}</h3>
 <p><strong>Searched:</strong> ${caption}</p>
 <div class="tiles">${found.map(

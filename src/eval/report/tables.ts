@@ -180,16 +180,24 @@ R@1 of a random order would be ${digits(retrieval.chance)}. What scores the same
 }
 
 export function promptTable({ provenance }: Summary): Html {
-  return html`${table(
-    provenance.ensemble
-      ? `What stands for each class; several are combined by ${provenance.ensemble}`
-      : 'What stands for each class',
-    [{ name: 'Class' }, { name: 'Prompt' }],
-    provenance.prompts.map(({ name, prompts }) => [
+  const { prompts: classes, ensemble } = provenance
+  const isDenied = classes.some(({ negations }) => negations !== undefined)
+  const what = isDenied ? 'What stands for each finding, and what denies it' : 'What stands for each class'
+  const isEnsemble = ensemble !== null && classes.some(({ prompts }) => prompts.length > 1)
+  const texts = (prompts: readonly string[]) => html`${prompts.map((each) => html`<div>\u201c${each}\u201d</div>`)}`
+  return table(
+    isEnsemble ? `${what}; several are combined by ${ensemble}` : what,
+    [
+      { name: isDenied ? 'Finding' : 'Class' },
+      { name: 'Prompt' },
+      ...(isDenied ? [{ name: 'Against its negation' }] : []),
+    ],
+    classes.map(({ name, prompts, negations }) => [
       shorten(name, 120),
-      html`${prompts.map((prompt) => html`<div>\u201c${prompt}\u201d</div>`)}`,
+      texts(prompts),
+      ...(isDenied ? [texts(negations ?? [])] : []),
     ]),
-  )}`
+  )
 }
 
 export function methodText(summary: Summary): Html {

@@ -7,7 +7,7 @@ import type { Execution } from '../../models/text/index.js'
 import * as torch from '../../torch/index.js'
 import type { ReferenceCase } from './case.js'
 import type { Comparison } from './comparison.js'
-import { openTextModel, ragged } from './encoders.js'
+import { openTextModel, paddingOf, ragged } from './encoders.js'
 import { compareGradients } from './parameters.js'
 
 const executions: readonly Execution[] = ['padded', 'packed', 'tree']
@@ -20,6 +20,7 @@ export async function verifyContrastiveStep(reference: ReferenceCase, comparison
     image,
     text,
     embeddingWidth: reference.tensor('in.image_proj.bias').size(0),
+    padToken: paddingOf(reference.tensor('in.input_ids'), reference.tensor('in.attention_mask')),
     maximumLength: reference.tensor('in.input_ids').size(1),
   })
   torch.noGrad(() => {

@@ -31,6 +31,15 @@ export function ragged(ids: Tensor, mask: Tensor): number[][] {
   })
 }
 
+/** The id that rows are padded with, at whose first place a feature may be taken. 0 where no row is padded. */
+export function paddingOf(ids: Tensor, mask: Tensor): number {
+  return torch.scope(() => {
+    const found = new Set(Array.from(ids.maskedSelect(mask.eq(0)).toTypedArray(), Number))
+    if (found.size <= 1) return [...found][0] ?? 0
+    throw new RangeError(`expected rows that are padded with one token, but there are ${[...found].join(', ')}`)
+  })
+}
+
 /** What a text model gives: hidden states without padding's, the last real token's, the first padding's. */
 function textOutputs({ lastHidden, pooled }: TextOutput, mask: Tensor): Map<string, Tensor> {
   const [, length = 0] = mask.shape

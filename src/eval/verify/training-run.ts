@@ -4,7 +4,7 @@ import type { Execution } from '../../models/text/index.js'
 import * as torch from '../../torch/index.js'
 import type { ReferenceCase } from './case.js'
 import type { Comparison } from './comparison.js'
-import { openTextModel, ragged } from './encoders.js'
+import { openTextModel, paddingOf, ragged } from './encoders.js'
 
 const executions: readonly Execution[] = ['padded', 'packed', 'tree']
 
@@ -29,6 +29,7 @@ async function startOf(reference: ReferenceCase): Promise<TextTower> {
     image: await imageEncoderFromPretrained(reference.path('image')),
     text: await openTextModel(reference, 'text'),
     embeddingWidth: reference.tensor('in.image_proj.bias').size(0),
+    padToken: paddingOf(reference.tensor('in.caption_ids'), reference.tensor('in.caption_mask')),
     maximumLength: reference.tensor('in.caption_ids').size(1),
   })
   torch.noGrad(() => {

@@ -1,31 +1,33 @@
 import * as torch from '../../torch/index.js'
 import { choosesForCpu } from '../kernels.js'
+import { isPlainLinear, type Layer, normLinear, plainNorm } from './fused.js'
 
 const { nn } = torch
 type Tensor = torch.Tensor
 
-/** The part of a module that this file needs: any layer from one tensor to one, an adapter around a Linear too. */
-type Layer = torch.nn.Module & { forward(input: Tensor): Tensor }
-
-function isPlain(layer: Layer): layer is torch.nn.Linear {
-  return layer.constructor === nn.Linear && !Object.hasOwn(layer, 'forward')
-}
-
 /**
- * Queries, keys and values [B, T, D] to [B, heads, T, D / heads] each.
+ * Queries, keys and values of norm(x), [B, T, D] to [B, heads, T, D / heads] each.
  *
  * Three plain linear layers run as one product with their weights joined, which is faster by a quarter (one product
  * backward in place of three and two sums). Where an adapter or a hook is on one of them, each runs by itself.
  */
-export function projectHeads(layers: readonly [Layer, Layer, Layer], x: Tensor, heads: number): Tensor[] {
-  const plain = layers.filter(isPlain)
+export function projectHeads(
+  layers: readonly [Layer, Layer, Layer],
+  x: Tensor,
+  heads: number,
+  norm: Layer | null = null,
+): Tensor[] {
+  const plain = layers.filter(isPlainLinear)
+  const joinedNorm = norm === null ? null : plainNorm(norm)
+  const input = norm === null || (joinedNorm !== null && plain.length === layers.length) ? x : norm.forward(x)
   if (plain.length !== layers.length) {
     // [B, T, D] to [B, T, heads, D / heads] to [B, heads, T, D / heads]
-    return layers.map((layer) => layer.forward(x).unflatten(-1, [heads, -1]).transpose(1, 2))
+    return layers.map((layer) => layer.forward(input).unflatten(-1, [heads, -1]).transpose(1, 2))
   }
   const biases = plain.flatMap(({ bias }) => bias ?? [])
   const weight = torch.cat(plain.map((layer) => layer.weight))
-  const joined = torch.linear(x, weight, biases.length === 3 ? torch.cat(biases) : null)
+  const bias = biases.length === 3 ? torch.cat(biases) : null
+  const joined = joinedNorm === null ? torch.linear(input, weight, bias) : normLinear(input, joinedNorm, weight, bias)
   // [B, T, 3 D] to [B, T, 3, heads, D / heads] to 3 times [B, heads, T, D / heads]
   return joined.unflatten(-1, [3, heads, -1]).permute(2, 0, 3, 1, 4).unbind(0)
 }

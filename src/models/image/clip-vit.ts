@@ -20,6 +20,7 @@ import {
   runBlocks,
   Tokens,
 } from './encoder.js'
+import { type Layer as AnyLayer, addLinear, forwardNormed, isHooked } from './fused.js'
 import { gridOf } from './parts.js'
 import { PositionCache, type PositionMethod } from './positions.js'
 
@@ -121,9 +122,19 @@ class Attention extends nn.Module {
   }
 
   forward(x: Tensor, maps?: Tensor[]): Tensor {
+    return this.out_proj.forward(this.#mixed(x, null, maps))
+  }
+
+  /** x + attention(norm(x)): the first half of a block. */
+  addTo(x: Tensor, norm: AnyLayer, maps?: Tensor[]): Tensor {
+    if (isHooked(this)) return x.add(this.forward(norm.forward(x), maps))
+    return addLinear(x, this.out_proj, this.#mixed(x, norm, maps))
+  }
+
+  #mixed(x: Tensor, norm: AnyLayer | null, maps?: Tensor[]): Tensor {
     const { heads, attentionDropout } = this.config
-    const [q, k, v] = projectHeads([this.q_proj, this.k_proj, this.v_proj], x, heads) as [Tensor, Tensor, Tensor]
-    return this.out_proj.forward(mergeHeads(attend(q, k, v, { dropout: this.training ? attentionDropout : 0, maps })))
+    const [q, k, v] = projectHeads([this.q_proj, this.k_proj, this.v_proj], x, heads, norm) as [Tensor, Tensor, Tensor]
+    return mergeHeads(attend(q, k, v, { dropout: this.training ? attentionDropout : 0, maps }))
   }
 }
 
@@ -141,6 +152,12 @@ class Mlp extends nn.Module {
 
   forward(x: Tensor): Tensor {
     return this.fc2.forward(this.#activation(this.fc1.forward(x)))
+  }
+
+  /** x + mlp(norm(x)): the second half of a block. */
+  addTo(x: Tensor, norm: AnyLayer): Tensor {
+    if (isHooked(this)) return x.add(this.forward(norm.forward(x)))
+    return addLinear(x, this.fc2, forwardNormed(norm, this.fc1, x), { activation: this.#activation })
   }
 }
 
@@ -160,8 +177,7 @@ class Layer extends nn.Module {
   }
 
   forward(x: Tensor, maps?: Tensor[]): Tensor {
-    const attended = x.add(this.self_attn.forward(this.layer_norm1.forward(x), maps))
-    return attended.add(this.mlp.forward(this.layer_norm2.forward(attended)))
+    return this.mlp.addTo(this.self_attn.addTo(x, this.layer_norm1, maps), this.layer_norm2)
   }
 }
 

@@ -19,6 +19,7 @@ import {
   runBlocks,
   Tokens,
 } from './encoder.js'
+import { type AddOptions, type Layer as AnyLayer, addBranch, addLinear, forwardNormed, isHooked } from './fused.js'
 import { Attention, gridOf, PatchEmbeddings } from './parts.js'
 import { PositionCache, type PositionMethod } from './positions.js'
 
@@ -126,7 +127,7 @@ function startToken(shape: readonly number[]): torch.nn.Parameter {
   return nn.init.truncNormal_(parameter, { std: 0.02 })
 }
 
-/** residual + x * lambda1, in one pass. */
+/** What a branch is scaled with, [D] (Touvron et al. 2021). */
 class LayerScale extends nn.Module {
   lambda1: torch.nn.Parameter
 
@@ -135,10 +136,12 @@ class LayerScale extends nn.Module {
     this.lambda1 = new nn.Parameter(torch.full([width], layerScale, nn.factoryOptions()))
   }
 
-  forward(residual: Tensor, x: Tensor): Tensor {
-    return torch.callOperator('cleft::layer_scale_residual', residual, x, this.lambda1) as Tensor
+  forward(x: Tensor): Tensor {
+    return x.mul(this.lambda1)
   }
 }
+
+type BranchOptions = Pick<AddOptions, 'gamma' | 'drop'>
 
 class Mlp extends nn.Module {
   fc1: torch.nn.Linear
@@ -155,6 +158,12 @@ class Mlp extends nn.Module {
   forward(x: Tensor): Tensor {
     return this.fc2.forward(this.#activation(this.fc1.forward(x)))
   }
+
+  /** x + gamma * mlp(norm(x)): the second half of a block. */
+  addTo(x: Tensor, norm: AnyLayer, options: BranchOptions): Tensor {
+    if (isHooked(this)) return addBranch(x, this.forward(norm.forward(x)), options)
+    return addLinear(x, this.fc2, forwardNormed(norm, this.fc1, x), { ...options, activation: this.#activation })
+  }
 }
 
 /** silu(gate) * up (Shazeer 2020): of the giant. Two thirds of the MLP's width, up to a multiple of 8. */
@@ -170,9 +179,19 @@ class SwiGlu extends nn.Module {
   }
 
   forward(x: Tensor): Tensor {
-    const [gate, up] = this.weights_in.forward(x).chunk(2, -1) as [Tensor, Tensor]
-    return this.weights_out.forward(gate.silu().mul(up))
+    return this.weights_out.forward(gated(this.weights_in.forward(x)))
   }
+
+  /** x + gamma * mlp(norm(x)): the second half of a block. */
+  addTo(x: Tensor, norm: AnyLayer, options: BranchOptions): Tensor {
+    if (isHooked(this)) return addBranch(x, this.forward(norm.forward(x)), options)
+    return addLinear(x, this.weights_out, gated(forwardNormed(norm, this.weights_in, x)), options)
+  }
+}
+
+function gated(both: Tensor): Tensor {
+  const [gate, up] = both.chunk(2, -1) as [Tensor, Tensor]
+  return gate.silu().mul(up)
 }
 
 class Layer extends nn.Module {
@@ -197,10 +216,16 @@ class Layer extends nn.Module {
   }
 
   forward(x: Tensor, maps?: Tensor[]): Tensor {
+    const attended = this.attention.addTo(x, this.norm1, this.#branch(this.layer_scale1), maps)
+    return this.mlp.addTo(attended, this.norm2, this.#branch(this.layer_scale2))
+  }
+
+  #branch(scale: LayerScale): BranchOptions {
     // a whole sample's branch is dropped: before or after its scaling is the same
-    const drop = (branch: Tensor) => nn.functional.dropPath(branch, this.dropPath, this.training)
-    const attended = this.layer_scale1.forward(x, drop(this.attention.forward(this.norm1.forward(x), maps)))
-    return this.layer_scale2.forward(attended, drop(this.mlp.forward(this.norm2.forward(attended))))
+    const drops = this.dropPath > 0 && this.training
+    const drop = drops ? (branch: Tensor) => nn.functional.dropPath(branch, this.dropPath, true) : null
+    if (!isHooked(scale)) return { gamma: scale.lambda1, drop }
+    return { drop: (branch) => scale.forward(drop === null ? branch : drop(branch)) }
   }
 }
 

@@ -180,7 +180,7 @@ export function dropPatches(
 /** A block of a transformer: tokens to tokens. It adds its attention map to `maps` where given. */
 export type Block = torch.nn.Module & { forward(tokens: Tensor, maps?: Tensor[]): Tensor }
 
-/** Runs blocks one after the other. */
+/** Runs blocks one after the other. What a block makes on its way is freed behind it, but for what backward() needs. */
 export function runBlocks(
   blocks: Iterable<Block>,
   first: Tensor,
@@ -196,7 +196,7 @@ export function runBlocks(
   for (const block of blocks) {
     const before = tokens
     if (isCheckpointed) tokens = torch.autograd.checkpoint((x: Tensor) => block.forward(x), [before])
-    else tokens = attentions ? block.forward(before, maps) : block.forward(before)
+    else tokens = attentions ? block.forward(before, maps) : torch.scope(() => block.forward(before))
     if (hiddenStates) states.push(tokens)
   }
   return { tokens, hiddenStates: hiddenStates ? states : null, attentions: attentions ? maps : null }

@@ -1,5 +1,6 @@
 import * as torch from '../../torch/index.js'
 import { attend, mergeHeads, projectHeads } from './attention.js'
+import { type AddOptions, addBranch, addLinear, isHooked, type Layer } from './fused.js'
 
 /*
  * Parts that DINOv2, ViT and Swin have in common, under the names of transformers' checkpoints.
@@ -75,8 +76,8 @@ class SelfAttention extends nn.Module {
     this.value = new nn.Linear(width, width, { bias })
   }
 
-  forward(x: Tensor, maps?: Tensor[]): Tensor {
-    const [q, k, v] = projectHeads([this.query, this.key, this.value], x, this.heads) as [Tensor, Tensor, Tensor]
+  forward(x: Tensor, maps?: Tensor[], norm: Layer | null = null): Tensor {
+    const [q, k, v] = projectHeads([this.query, this.key, this.value], x, this.heads, norm) as [Tensor, Tensor, Tensor]
     return mergeHeads(attend(q, k, v, { dropout: this.training ? this.dropout : 0, maps }))
   }
 }
@@ -100,5 +101,13 @@ export class Attention extends nn.Module {
   /** [B, T, D]; the attention map [B, heads, T, T] goes to `maps` where given. */
   forward(x: Tensor, maps?: Tensor[]): Tensor {
     return this.output.forward(this.attention.forward(x, maps))
+  }
+
+  /** x + gamma * attention(norm(x)): the first half of a block. */
+  addTo(x: Tensor, norm: Layer, options: Pick<AddOptions, 'gamma' | 'drop'>, maps?: Tensor[]): Tensor {
+    if ([this, this.attention, this.output].some(isHooked)) {
+      return addBranch(x, this.forward(norm.forward(x), maps), options)
+    }
+    return addLinear(x, this.output.dense, this.attention.forward(x, maps, norm), options)
   }
 }

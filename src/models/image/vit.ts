@@ -19,6 +19,7 @@ import {
   runBlocks,
   Tokens,
 } from './encoder.js'
+import { addBranch, addLinear, forwardNormed, isHooked } from './fused.js'
 import { Attention, Dense, gridOf, PatchEmbeddings } from './parts.js'
 import { PositionCache, type PositionMethod, sinePositions } from './positions.js'
 
@@ -144,11 +145,17 @@ class Layer extends nn.Module {
 
   forward(x: Tensor, maps?: Tensor[]): Tensor {
     const { training, config } = this
-    const drop = (branch: Tensor) =>
-      nn.functional.dropPath(dropout(branch, config.dropout, training), this.dropPath, training)
-    const attended = x.add(drop(this.attention.forward(this.layernorm_before.forward(x), maps)))
-    const inner = config.activation(this.intermediate.forward(this.layernorm_after.forward(attended)))
-    return attended.add(drop(this.output.forward(inner)))
+    const drops = training && (config.dropout > 0 || this.dropPath > 0)
+    const drop = drops
+      ? (branch: Tensor) => nn.functional.dropPath(dropout(branch, config.dropout, true), this.dropPath, true)
+      : null
+    const attended = this.attention.addTo(x, this.layernorm_before, { drop }, maps)
+    if (isHooked(this.intermediate) || isHooked(this.output)) {
+      const inner = config.activation(this.intermediate.forward(this.layernorm_after.forward(attended)))
+      return addBranch(attended, this.output.forward(inner), { drop })
+    }
+    const inner = forwardNormed(this.layernorm_after, this.intermediate.dense, attended)
+    return addLinear(attended, this.output.dense, inner, { activation: config.activation, drop })
   }
 }
 

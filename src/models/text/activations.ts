@@ -2,12 +2,13 @@ import * as torch from '../../torch/index.js'
 
 type Tensor = torch.Tensor
 
-const tanhGelu = (x: Tensor): Tensor => x.gelu({ approximate: 'tanh' })
+export const gelu = (x: Tensor): Tensor => x.gelu()
+export const tanhGelu = (x: Tensor): Tensor => x.gelu({ approximate: 'tanh' })
 
 /** The activations that config.json names, as transformers computes them. */
 const activations: ReadonlyMap<string, (x: Tensor) => Tensor> = new Map([
-  ['gelu', (x) => x.gelu()],
-  ['gelu_python', (x) => x.gelu()],
+  ['gelu', gelu],
+  ['gelu_python', gelu],
   ['gelu_new', tanhGelu],
   ['gelu_fast', tanhGelu],
   ['gelu_pytorch_tanh', tanhGelu],

@@ -300,7 +300,10 @@ export abstract class Module implements Disposable, Holder {
     return this.#hooks.addBefore((inputs) => hook(this, inputs as InputsOf<Self['forward']>))
   }
 
-  /** Calls a function after each forward(). What it returns takes the output's place. */
+  /**
+   * Calls a function after each forward(). What it returns takes the output's place. What it wants to have later it holds
+   * with keep(): encoders run each of their blocks in a scope, which frees what was made in it.
+   */
   registerForwardHook<Self extends Module>(
     this: Self,
     hook: (

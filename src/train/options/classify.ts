@@ -16,7 +16,8 @@ const shared = {
   data,
   ...labelling,
   validation: validationBy('accuracy', 'auc'),
-  batchSize: count.default(72),
+  /** Default: 72, or all images where a small part has fewer. */
+  batchSize: count.optional(),
   ...running,
 }
 

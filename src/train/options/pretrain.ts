@@ -84,7 +84,7 @@ const textTower = z.strictObject({
   /** Default: 'first-pad'; 'cls' for BERT. */
   pooling: z.enum(['first-pad', 'last-token', 'cls', 'mean']).optional(),
   projection: projection.default({ kind: 'linear', hiddenWidth: 2048 }),
-  /** Default: 64, or as many as the model has positions for beside virtual tokens. */
+  /** Default: by the data, as published (src/train/text-length.ts), or as many as the model has positions for beside virtual tokens. */
   maximumLength: count.optional(),
   /** Of BERT: the first layers alone. */
   layers: count.optional(),

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { checkWarmup, count, data, labelling, optimizer, running, validationBy } from './shared.js'
+import { checkWarmup, count, data, labelling, optimizerWith, running, validationBy } from './shared.js'
 
 /*
  * Options of prompt tuning. Defaults are the paper's (Du et al., MICCAI 2024, section 2.3) and the published command's.
@@ -23,25 +23,13 @@ const promptOptions = z.strictObject({
   /** Of 'multi' each finding against its negation. */
   ...labelling,
   validation: validationBy('accuracy', 'auc'),
-  batchSize: count.default(72),
+  /** Default: 72; for classification all images where a small part has fewer. */
+  batchSize: count.optional(),
   /** Of the contrastive objective: images that go through the encoder at once. Default: the batch. */
   microBatch: count.optional(),
   steps: count.default(8_000),
-  optimizer: z
-    .preprocess(
-      (value) => ({
-        type: 'sgd',
-        lr: 1e-4,
-        momentum: 0.9,
-        weightDecay: 1e-3,
-        ...(typeof value === 'object' && value !== null && ('warmupSteps' in value || 'warmupFraction' in value)
-          ? {}
-          : { warmupSteps: 100 }),
-        ...(value as object | undefined),
-      }),
-      optimizer,
-    )
-    .prefault({}),
+  /** Its warm-up by default: 100 steps, or a quarter of a shorter run. */
+  optimizer: optimizerWith({ type: 'sgd', lr: 1e-4, momentum: 0.9, weightDecay: 1e-3 }),
   /** Of the contrastive objective. */
   targets: z.enum(['identity', 'same-caption']).default('same-caption'),
   augment: z.boolean().default(true),

@@ -14,7 +14,7 @@ export const optimizer = z.strictObject({
   type: z.enum(['adamw', 'sgd']).default('adamw'),
   lr: z.number().positive().default(4e-5),
   lrMin: z.number().min(0).default(1e-8),
-  /** Default: a tenth of the steps, 4,000 at most. */
+  /** Default: a tenth of the steps, 4,000 at most; in prompt tuning a quarter, 100 at most. */
   warmupSteps: z.number().int().min(0).optional(),
   /** The part of the steps, in place of warmupSteps. */
   warmupFraction: z.number().min(0).max(1).optional(),
@@ -56,6 +56,9 @@ export const labelling = {
   blank: z.enum(['exclude', 'negative']).default('negative'),
 }
 
+/** Images of a step, as published. */
+export const USUAL_BATCH = 72
+
 export const data = z.looseObject({ kind: z.string(), root: z.string().min(1) })
 
 export const running = {
@@ -94,6 +97,7 @@ export const running = {
 }
 
 interface WarmupOptions {
+  readonly stage: string
   readonly steps: number
   readonly optimizer: { readonly warmupSteps?: number | undefined; readonly warmupFraction?: number | undefined }
 }
@@ -112,10 +116,11 @@ export function checkWarmup(
 }
 
 /** Steps in which the rate rises. */
-export function warmupOf({ steps, optimizer }: WarmupOptions): number {
+export function warmupOf({ stage, steps, optimizer }: WarmupOptions): number {
   const { warmupSteps, warmupFraction } = optimizer
   if (warmupFraction !== undefined) return Math.floor(warmupFraction * steps)
-  return warmupSteps ?? Math.min(4000, Math.floor(steps / 10))
+  if (warmupSteps !== undefined) return warmupSteps
+  return stage === 'prompt' ? Math.min(100, Math.floor(steps / 4)) : Math.min(4000, Math.floor(steps / 10))
 }
 
 /** One sentence of what zod found. */
