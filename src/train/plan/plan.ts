@@ -26,7 +26,7 @@ export interface StepMemory {
   readonly caches: number
   /** What images and texts leave for the way back, and what a layer works with. */
   readonly activations: number
-  /** Of the step, and those that are made ready ahead. */
+  /** The step's images. Those that are read ahead become tensors of the device when it is their turn. */
   readonly batches: number
   readonly total: number
 }
@@ -71,8 +71,6 @@ const LAYERS = [2, 3] as const
 const IMAGES = [4, 8] as const
 /** Tokens that are computed for a measurement at most; more are extrapolated. */
 const TOKENS = 1200
-/** Batches that are on the device at a time: the one in use, and the next one. */
-const LOADED = 2
 
 export interface PlanOptions {
   /** Bytes that the device has. */
@@ -124,7 +122,7 @@ export function stepMemory(measured: Measured, options: FullPretrainOptions, sha
     gradients: most.gradients,
     caches: image.caches + text.caches,
     activations: most.activations,
-    batches: LOADED * batchSize * 3 * imageSize ** 2 * 4,
+    batches: batchSize * 3 * imageSize ** 2 * 4,
   }
   return { ...parts, total: Object.values(parts).reduce((sum, bytes) => sum + bytes, 0) }
 }
