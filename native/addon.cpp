@@ -5,9 +5,11 @@
 #include "boundary.hpp"
 #include "checkpoint.hpp"
 #include "convert.hpp"
+#include "cuda.hpp"
 #include "devices.hpp"
 #include "distributed.hpp"
 #include "files.hpp"
+#include "memory_count.hpp"
 #include "modes.hpp"
 #include "operators.hpp"
 #include "prepare.hpp"
@@ -144,6 +146,8 @@ Napi::Object start(Napi::Env env, Napi::Object exports) {
   defineModes(exports, *environment);
   defineRandom(exports, *environment);
   defineDevices(exports, *environment);
+  defineCuda(exports, *environment);
+  defineMemoryCount(exports, *environment);
   defineDistributed(exports, *environment);
   defineFiles(exports, *environment);
   defineShare(exports, *environment);

@@ -10,6 +10,7 @@
 #include <torch/version.h>
 
 #include "convert.hpp"
+#include "cuda_headers.hpp"
 
 namespace cleft {
 
@@ -53,6 +54,11 @@ Napi::Value information(Environment&, const Napi::CallbackInfo& info) {
   result.Set("cudaBuild", true);
 #else
   result.Set("cudaBuild", false);
+#endif
+#ifdef CLEFT_CUDA_HEADERS
+  result.Set("cudaHeaders", true);
+#else
+  result.Set("cudaHeaders", false);
 #endif
   Napi::Array devices = Napi::Array::New(env);
   const int count = availableDevices();
@@ -157,6 +163,14 @@ Napi::Value synchronizeStream(Environment&, const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// recordStream(tensor, stream): its memory is not reused before the stream has done with it
+Napi::Value recordStream(Environment& environment, const Napi::CallbackInfo& info) {
+  accelerator("Stream.keepAlive");
+  tensorOf(environment, info[0], {"Stream.keepAlive", "tensor"})
+      .record_stream(streamOf(info.Env(), info[1], "Stream.keepAlive"));
+  return info.Env().Undefined();
+}
+
 c10::Event& eventOf(Napi::Env env, napi_value value, const char* operation) {
   bool ours = false;
   if (Napi::Value(env, value).IsExternal()) napi_check_object_type_tag(env, value, &kEventTag, &ours);
@@ -218,6 +232,7 @@ void defineDevices(Napi::Object exports, Environment& environment) {
   define<newStream>(exports, environment, "newStream");
   define<setStream>(exports, environment, "setStream");
   define<synchronizeStream>(exports, environment, "synchronizeStream");
+  define<recordStream>(exports, environment, "recordStream", "Stream.keepAlive");
   define<newEvent>(exports, environment, "newEvent");
   define<recordEvent>(exports, environment, "recordEvent");
   define<waitEvent>(exports, environment, "waitEvent");

@@ -8,7 +8,9 @@
 #define USE_C10D_GLOO
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
-#if defined(CLEFT_TORCH_CUDA) && __has_include(<nccl.h>)
+#include "cuda_headers.hpp"
+
+#if defined(CLEFT_CUDA_HEADERS) && __has_include(<nccl.h>)
 #define USE_C10D_NCCL
 #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
 #endif

@@ -14,7 +14,8 @@ if (!isClone && existsSync(join(setup, 'addon.js')) && !process.env.CLEFT_SKIP_B
   const load = (name) => import(pathToFileURL(join(setup, name)).href)
   try {
     const { resolveLibtorch } = await load('libtorch.js')
-    const { buildAddon, chooseBuilder, findCompiler } = await load('addon.js')
+    const { buildAddon } = await load('addon.js')
+    const { chooseBuilder, findCompiler } = await load('builders.js')
     const { terminalReporter } = await load('report.js')
     let libtorch = null
     try {

@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const require = createRequire(import.meta.url)
@@ -96,8 +96,17 @@ const tasks = {
   compile() {
     ensurePackages()
     // Anew, or what was compiled from sources that are gone would be packed too.
-    rmSync(join(root, 'dist'), { recursive: true, force: true })
+    const dist = join(root, 'dist')
+    // Bundles lie in dist/ too, and are not ours to remove.
+    const compiled = existsSync(dist) ? readdirSync(dist).filter((entry) => !entry.includes('.tar.xz')) : []
+    for (const entry of compiled) rmSync(join(dist, entry), { recursive: true, force: true })
     compile()
+  },
+  /** One archive for a machine without a network. */
+  bundle(parameters) {
+    tasks.compile()
+    cleft('setup', '--if-needed')
+    run(process.execPath, ['scripts/bundle/main.mjs', ...parameters])
   },
   quickstart(parameters) {
     prepare()
@@ -115,6 +124,19 @@ const tasks = {
   test(parameters) {
     prepare({ mayFail: true })
     tool('vitest', 'vitest.mjs', ['run', ...parameters])
+  },
+  /** What needs a GPU. --device cpu runs what can be run without one. */
+  'test:gpu'(parameters) {
+    prepare({ mayFail: true })
+    const at = parameters.indexOf('--device')
+    const device = at < 0 ? 'cuda' : parameters.splice(at, 2)[1]
+    const probe = `import('${pathToFileURL(join(root, 'dist', 'torch', 'index.js'))}').then((torch) => process.exit(torch.cuda.isAvailable() ? 0 : 3))`
+    if (device !== 'cpu' && spawnSync(process.execPath, ['-e', probe], { stdio: 'inherit' }).status !== 0) {
+      console.error('no GPU here: nothing was tested; run this where one is, or with --device cpu for what needs none')
+      process.exit(1)
+    }
+    process.env.CLEFT_TEST_DEVICE = device
+    tool('vitest', 'vitest.mjs', ['run', '--config', 'vitest.gpu.config.ts', ...parameters])
   },
   bench(parameters) {
     prepare()

@@ -15,6 +15,7 @@ import * as inspect from './inspect.js'
 import { endWithReader } from './lines.js'
 import * as params from './params.js'
 import * as phantom from './phantom.js'
+import * as plan from './plan.js'
 import * as predict from './predict.js'
 import * as prepare from './prepare.js'
 import * as prompt from './prompt.js'
@@ -42,6 +43,7 @@ await yargs(hideBin(process.argv))
   .command(image.command, image.describe, image.builder, image.handler)
   .command(prepare.command, prepare.describe, prepare.builder, prepare.handler)
   .command(phantom.command, phantom.describe, phantom.builder, phantom.handler)
+  .command(plan.command, plan.describe, plan.builder, plan.handler)
   .command(train.command, train.describe, train.builder, train.handler)
   .command(prompt.command, prompt.describe, prompt.builder, prompt.handler)
   .command(evaluation.command, evaluation.describe, evaluation.builder, evaluation.handler)

@@ -9,6 +9,8 @@ export const describe = 'Get libtorch, build the native add-on, and check that i
 interface Options {
   cuda: string | undefined
   torch: string | undefined
+  libtorch: string | undefined
+  offline: boolean
   ifNeeded: boolean
   force: boolean
 }
@@ -21,6 +23,11 @@ export function builder(yargs: Argv) {
         'auto (by the driver and the GPU), cpu, cu126, cu128 or cu130; unless given, a libtorch that is there is used',
     })
     .option('torch', { type: 'string', describe: `the version of libtorch, ${DEFAULT_TORCH} unless given` })
+    .option('libtorch', {
+      type: 'string',
+      describe: 'a libtorch folder (or a torch folder of Python) to use from now on',
+    })
+    .option('offline', { type: 'boolean', default: false, describe: 'fetch nothing: a libtorch has to be there' })
     .option('if-needed', { type: 'boolean', default: false, describe: 'do nothing where the built add-on is there' })
     .option('force', { type: 'boolean', default: false, describe: 'build the add-on anew' })
     .example('$0 setup --cuda cpu', 'the CPU build, also where there is a GPU')
@@ -30,8 +37,8 @@ export function builder(yargs: Argv) {
 }
 
 export async function handler(options: ArgumentsCamelCase<Options>): Promise<void> {
-  const { cuda, torch, ifNeeded, force } = options
-  const result = await setup({ cuda, torch, ifNeeded, force, reporter: terminalReporter() })
+  const { cuda, torch, libtorch: folder, offline, ifNeeded, force } = options
+  const result = await setup({ cuda, torch, libtorch: folder, offline, ifNeeded, force, reporter: terminalReporter() })
   if (result === null) return
   const { libtorch, addon } = result
   const devices = addon.info.devices.map((device) => device.name).join(', ')

@@ -2,7 +2,6 @@ import { createHash } from 'node:crypto'
 import {
   closeSync,
   copyFileSync,
-  cpSync,
   existsSync,
   mkdirSync,
   openSync,
@@ -11,43 +10,28 @@ import {
   renameSync,
   rmSync,
   statSync,
-  utimesSync,
-  writeFileSync,
+  symlinkSync,
   writeSync,
 } from 'node:fs'
-import { createRequire } from 'node:module'
-import { availableParallelism, freemem } from 'node:os'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { ADDON, type Builder, buildWithCMake, buildWithNodeGyp, chooseBuilder, findCompiler } from './builders.js'
 import { codeOf, SetupError } from './errors.js'
 import { onEarlyExit } from './exit.js'
-import { findExecutable, isWritable, readRecord, writeRecord } from './files.js'
-import { describeLibtorch, type Libtorch, libraryFile, resolveLibtorch } from './libtorch.js'
+import { isWritable, readRecord, writeRecord } from './files.js'
+import { describeLibtorch, type Libtorch, resolveLibtorch } from './libtorch.js'
 import { cacheFolder, packageRoot } from './paths.js'
+import { fittingPrebuilt, hashOfSources, LIBRARIES_BESIDE, whyNoPrebuilt } from './prebuilt.js'
 import { type AddonInfo, probeAddon } from './probe.js'
 import { type Reporter, silentReporter } from './report.js'
-import { run } from './run.js'
-
-const ADDON = 'cleft.node'
-
-/** Everything whose contents decide what the add-on is. */
-function sourceFiles(root: string): string[] {
-  const native = readdirSync(join(root, 'native'), { recursive: true, encoding: 'utf8' })
-    .filter((name) => /\.(cpp|hpp|h)$/.test(name))
-    .sort()
-    .map((name) => join('native', name))
-  return [...native, 'CMakeLists.txt', 'binding.gyp']
-}
 
 /** The name of the add-on that belongs to these sources and this libtorch. */
 function addonKey(root: string, libtorch: Libtorch): string {
-  const hash = createHash('sha256')
-  for (const name of sourceFiles(root)) {
-    const contents = readFileSync(join(root, name))
-    hash.update(`${name.replaceAll('\\', '/')}\0${contents.length}\0`).update(contents)
-  }
-  hash.update([libtorch.root, libtorch.version, libtorch.cuda ?? 'cpu', process.platform, process.arch].join('\0'))
-  return hash.digest('hex').slice(0, 24)
+  const parts = [libtorch.root, libtorch.version, libtorch.cuda ?? 'cpu', process.platform, process.arch]
+  return createHash('sha256')
+    .update([hashOfSources(root), ...parts].join('\0'))
+    .digest('hex')
+    .slice(0, 24)
 }
 
 function addonFile(root: string, libtorch: Libtorch): string {
@@ -73,8 +57,6 @@ export function locateAddon(): string {
   )
 }
 
-export type Builder = 'cmake' | 'node-gyp'
-
 export interface BuildOptions {
   readonly reporter?: Reporter
   /** Which build tool; unless given, CMake where it is there and node-gyp where not. */
@@ -94,13 +76,6 @@ export interface BuiltAddon {
 function workFolder(root: string): string {
   if (isWritable(join(root, 'build'))) return join(root, 'build')
   return join(cacheFolder(), 'build', createHash('sha256').update(root).digest('hex').slice(0, 16))
-}
-
-/** One compiler for each core, but not more than memory holds: a file that includes torch takes about 1.5 GiB. */
-function parallelJobs(): number {
-  const limit = process.constrainedMemory()
-  const free = limit > 0 && limit < 2 ** 50 ? Math.min(limit, freemem()) : freemem()
-  return Math.max(1, Math.min(availableParallelism(), Math.floor(free / (1.5 * 2 ** 30))))
 }
 
 /** Holds the work folder for this process; whoever comes second waits for the first. */
@@ -143,170 +118,6 @@ function isStale(file: string): boolean {
   }
 }
 
-function linkedLibraries(libtorch: Libtorch): string[] {
-  const cuda = libtorch.cuda === null ? [] : ['torch_cuda', 'c10_cuda']
-  return ['torch_cpu', 'c10', ...cuda, 'torch'].filter((name) => {
-    // Windows links the import library, whose name has the same stem.
-    const file = process.platform === 'win32' ? `${name}.lib` : libraryFile(name)
-    return existsSync(join(libtorch.libDir, file))
-  })
-}
-
-/** The path of a file in a package of ours, wherever npm has put that package. */
-function packageFile(name: string, path: string): string {
-  const require = createRequire(import.meta.url)
-  return join(dirname(require.resolve(`${name}/package.json`)), path)
-}
-
-/** In a clone warnings are errors; a user's newer compiler may warn of more than we know. */
-function warningsAreErrors(root: string): boolean {
-  return existsSync(join(root, 'tsconfig.json'))
-}
-
-async function compile(
-  what: string,
-  parameters: readonly string[],
-  options: { cwd: string; log: string; reporter: Reporter; env?: NodeJS.ProcessEnv },
-) {
-  const finished = await run(process.execPath, parameters, {
-    cwd: options.cwd,
-    env: options.env,
-    onLine(line) {
-      // Ninja and make count their steps; in a log only the steps are worth a line.
-      const step = line.match(/^\[\s*(\d+\/\d+|\d+%)\]\s*(.*)$/) ?? line.match(/^ {2}([A-Z_]+)\(target\)\s+(.*)$/)
-      if (step) options.reporter.line(`  [${step[1]}] ${step[2]?.replace(/CMakeFiles\/\w+\.dir\//, '')}`)
-    },
-  })
-  writeFileSync(options.log, `${finished.stdout}\n${finished.stderr}`)
-  if (finished.status !== 0) {
-    const all = `${finished.stdout}\n${finished.stderr}`.split('\n')
-    const first = all.findIndex((line) => /error[: ]|FAILED/i.test(line))
-    const shown = (first < 0 ? all.slice(-25) : all.slice(first, first + 25)).filter((line) => line.trim() !== '')
-    throw new SetupError(
-      `${what} was expected to build the add-on, and failed with status ${finished.status}; the whole output is in ${options.log}, its first error:\n${shown.map((line) => `  ${line.slice(0, 400)}`).join('\n')}\n  to see what is wrong, run: npx cleft doctor`,
-    )
-  }
-}
-
-async function buildWithCMake(root: string, work: string, libtorch: Libtorch, reporter: Reporter): Promise<string> {
-  // One folder for each libtorch: going back and forth between two does not compile everything again.
-  const out = join(work, `cmake-${createHash('sha256').update(libtorch.root).digest('hex').slice(0, 8)}`)
-  mkdirSync(out, { recursive: true })
-  const cache = join(out, 'CMakeCache.txt')
-  // CMake refuses a cache that was made elsewhere, as after a folder was moved.
-  const home = existsSync(cache)
-    ? readFileSync(cache, 'utf8').match(/^CMAKE_HOME_DIRECTORY:INTERNAL=(.*)$/m)?.[1]
-    : root
-  if (home !== root) rmSync(out, { recursive: true, force: true })
-  mkdirSync(out, { recursive: true })
-  const values: Record<string, string> = {
-    CLEFT_TORCH_LIB: libtorch.libDir,
-    CLEFT_TORCH_INCLUDES: libtorch.includeDirs.join(';'),
-    CLEFT_TORCH_LIBRARIES: linkedLibraries(libtorch).join(';'),
-    CLEFT_TORCH_CUDA: libtorch.cuda === null ? 'OFF' : 'ON',
-    CLEFT_NODE_INCLUDES: [packageFile('node-api-headers', 'include'), packageFile('node-addon-api', '.')].join(';'),
-    CLEFT_WARNINGS_AS_ERRORS: warningsAreErrors(root) ? 'ON' : 'OFF',
-  }
-  const tool = packageFile('cmake-js', 'bin/cmake-js')
-  const common = ['--directory', root, '--out', out, '--config', 'Release']
-  const settings = Object.entries(values).map(([name, value]) => `--CD${name}=${value.replaceAll('\\', '/')}`)
-  // Configuring each time takes a second, and is what notices another libtorch or a new source file.
-  await compile('CMake', [tool, 'configure', ...common, ...settings], {
-    cwd: root,
-    log: join(work, 'configure.log'),
-    reporter,
-  })
-  const jobs = String(parallelJobs())
-  await compile('CMake', [tool, 'build', ...common, '--parallel', jobs], {
-    cwd: root,
-    log: join(work, 'build.log'),
-    reporter,
-  })
-  return [join(out, 'Release', ADDON), join(out, ADDON)].find((file) => existsSync(file)) ?? join(out, 'Release', ADDON)
-}
-
-/** Copies what changed only, with its time, so that make builds only what changed. */
-function copySources(root: string, target: string): void {
-  const wanted = new Set([...sourceFiles(root), 'package.json'])
-  for (const name of wanted) {
-    const from = join(root, name)
-    const to = join(target, name)
-    mkdirSync(dirname(to), { recursive: true })
-    if (existsSync(to) && readFileSync(to).equals(readFileSync(from))) continue
-    cpSync(from, to)
-    const now = new Date()
-    utimesSync(to, now, now)
-  }
-  for (const name of readdirSync(join(target, 'native'), { recursive: true, encoding: 'utf8' })) {
-    const path = join('native', name)
-    if (statSync(join(target, path)).isFile() && !wanted.has(path)) rmSync(join(target, path))
-  }
-}
-
-/**
- * What node-gyp wants of a Node installation: the headers, common.gypi and config.gypi. Made from node-api-headers, so
- * that nothing is downloaded.
- */
-function makeNodeFolder(folder: string): void {
-  const include = join(folder, 'include', 'node')
-  mkdirSync(include, { recursive: true })
-  cpSync(packageFile('node-api-headers', 'include'), include, { recursive: true })
-  const position =
-    "{ 'target_defaults': { 'default_configuration': 'Release', 'configurations': { 'Debug': {}, 'Release': {} } } }\n"
-  writeFileSync(join(include, 'common.gypi'), position)
-  const variables = {
-    host_arch: process.arch,
-    target_arch: process.arch,
-    napi_build_version: '8',
-    clang: 0,
-    v8_enable_webassembly: 1,
-  }
-  writeFileSync(join(include, 'config.gypi'), JSON.stringify({ target_defaults: {}, variables }))
-}
-
-async function buildWithNodeGyp(root: string, work: string, libtorch: Libtorch, reporter: Reporter): Promise<string> {
-  // node-gyp always builds into build/ beside binding.gyp, which is CMake's place here: it gets a folder of its own.
-  const folder = join(work, 'gyp')
-  copySources(root, folder)
-  const nodeFolder = join(work, 'node')
-  makeNodeFolder(nodeFolder)
-  // Values go through the environment: gyp's own -D options break at spaces.
-  const env = {
-    ...process.env,
-    CLEFT_TORCH_LIB: libtorch.libDir,
-    CLEFT_TORCH_INCLUDES: libtorch.includeDirs.join('\n'),
-    CLEFT_TORCH_LIBRARIES: linkedLibraries(libtorch).join('\n'),
-    CLEFT_TORCH_CUDA: libtorch.cuda === null ? 'off' : 'on',
-    CLEFT_NODE_INCLUDES: [packageFile('node-api-headers', 'include'), packageFile('node-addon-api', '.')].join('\n'),
-    CLEFT_WARNINGS_AS_ERRORS: warningsAreErrors(root) ? 'on' : 'off',
-  }
-  const tool = packageFile('node-gyp', 'bin/node-gyp.js')
-  const jobs = String(parallelJobs())
-  const parameters = ['configure', 'build', `--nodedir=${nodeFolder}`, `--jobs=${jobs}`, '--release']
-  await compile('node-gyp', [tool, ...parameters], { cwd: folder, log: join(work, 'gyp.log'), reporter, env })
-  return join(folder, 'build', 'Release', ADDON)
-}
-
-/** The build tool that would be used, or null where there is none. */
-export function chooseBuilder(): Builder | null {
-  if (findExecutable('cmake') !== null) return 'cmake'
-  const make = process.platform === 'win32' || findExecutable('make') !== null || findExecutable('gmake') !== null
-  const python = findExecutable('python3') !== null || findExecutable('python') !== null
-  return make && python ? 'node-gyp' : null
-}
-
-/** The C++ compiler that a build would use, by name, or null. */
-export function findCompiler(): string | null {
-  const wanted = process.env.CXX
-  // CXX may hold parameters, as in "ccache g++".
-  if (wanted)
-    return wanted.split(' ').every((word, index) => index > 0 || findExecutable(word) !== null || existsSync(word))
-      ? wanted
-      : null
-  const names = process.platform === 'darwin' ? ['clang++', 'c++'] : ['c++', 'g++', 'clang++']
-  return names.find((name) => findExecutable(name) !== null) ?? null
-}
-
 /** Removes older add-ons of the same package and libtorch: each change of a source makes a new one. */
 function removeOlder(root: string, libtorch: Libtorch, kept: string): void {
   const folder = join(cacheFolder(), 'addon')
@@ -321,9 +132,69 @@ function removeOlder(root: string, libtorch: Libtorch, kept: string): void {
   for (const { path } of old.slice(2)) rmSync(path, { recursive: true, force: true })
 }
 
+/** What is missing for a build, as an error that says so; null where nothing is. */
+function missingTool(builder: Builder | null): string | null {
+  if (builder === null) {
+    return 'CMake, or make and Python for node-gyp, was expected to build the add-on, and neither was found on PATH; install CMake (for example: apt-get install cmake ninja-build), then run: npx cleft setup'
+  }
+  if (process.platform !== 'win32' && findCompiler() === null) {
+    return 'a C++20 compiler was expected to build the add-on, and none was found on PATH; install one (for example: apt-get install g++), then run: npx cleft setup'
+  }
+  return null
+}
+
+/** Loads what was made under another name, so that imports never see an add-on that does not load; then puts it in its place. */
+async function place(
+  made: string,
+  file: string,
+  libtorch: Libtorch,
+  record: { readonly package: string; readonly builder: string },
+): Promise<AddonInfo> {
+  mkdirSync(dirname(file), { recursive: true })
+  const beside = `${file}.${process.pid}.node`
+  const forget = onEarlyExit(() => rmSync(beside, { force: true }))
+  try {
+    copyFileSync(made, beside)
+    const info = await probeAddon(beside, libtorch)
+    renameSync(beside, file)
+    writeRecord(join(dirname(file), 'record.json'), {
+      ...record,
+      libtorch: libtorch.root,
+      version: libtorch.version,
+      built: new Date().toISOString(),
+    })
+    removeOlder(record.package, libtorch, file)
+    return info
+  } finally {
+    forget()
+    rmSync(beside, { force: true })
+  }
+}
+
+/** Puts the add-on that came built where imports look for it, with libtorch's libraries beside it. */
+async function placePrebuilt(libtorch: Libtorch, missing: string, reporter: Reporter): Promise<BuiltAddon> {
+  const root = packageRoot()
+  const prebuilt = fittingPrebuilt(libtorch, root)
+  if (prebuilt === null) throw new SetupError(`${missing}${whyNoPrebuilt(libtorch, root)}`)
+  reporter.line(
+    `using the add-on that came built for libtorch ${prebuilt.torch}, since there is no compiler or no build tool here`,
+  )
+  const file = addonFile(root, libtorch)
+  const libraries = join(dirname(file), LIBRARIES_BESIDE)
+  mkdirSync(dirname(file), { recursive: true })
+  rmSync(libraries, { force: true })
+  symlinkSync(libtorch.libDir, libraries)
+  return {
+    file,
+    info: await place(prebuilt.file, file, libtorch, { package: root, builder: 'prebuilt' }),
+    built: false,
+  }
+}
+
 /**
  * Builds the add-on for a libtorch, loads it in a child process, and only then puts it where imports look for it. Where it
- * is there already, it is only loaded.
+ * is there already, it is only loaded. Without a compiler, an add-on that came built with the package is taken where it
+ * fits.
  */
 export async function buildAddon(libtorch: Libtorch, options: BuildOptions = {}): Promise<BuiltAddon> {
   const reporter = options.reporter ?? silentReporter
@@ -336,16 +207,8 @@ export async function buildAddon(libtorch: Libtorch, options: BuildOptions = {})
   if (present !== null) return { file: present, info: await probeAddon(present, libtorch), built: false }
 
   const builder = options.builder ?? chooseBuilder()
-  if (builder === null) {
-    throw new SetupError(
-      'CMake, or make and Python for node-gyp, was expected to build the add-on, and neither was found on PATH; install CMake (for example: apt-get install cmake ninja-build), then run: npx cleft setup',
-    )
-  }
-  if (process.platform !== 'win32' && findCompiler() === null) {
-    throw new SetupError(
-      'a C++20 compiler was expected to build the add-on, and none was found on PATH; install one (for example: apt-get install g++), then run: npx cleft setup',
-    )
-  }
+  const missing = missingTool(builder)
+  if (missing !== null) return await placePrebuilt(libtorch, missing, reporter)
   const work = workFolder(root)
   mkdirSync(work, { recursive: true })
   const unlock = await lock(work, reporter)
@@ -365,28 +228,9 @@ export async function buildAddon(libtorch: Libtorch, options: BuildOptions = {})
         reporter.line('a source in native/ changed during the build: building once more')
         continue
       }
-      mkdirSync(dirname(file), { recursive: true })
-      // Loaded under another name first, so that imports never see an add-on that does not load.
-      const beside = `${file}.${process.pid}.node`
-      const forget = onEarlyExit(() => rmSync(beside, { force: true }))
-      try {
-        copyFileSync(made, beside)
-        const info = await probeAddon(beside, libtorch)
-        renameSync(beside, file)
-        writeRecord(join(dirname(file), 'record.json'), {
-          package: root,
-          libtorch: libtorch.root,
-          version: libtorch.version,
-          builder,
-          built: new Date().toISOString(),
-        })
-        removeOlder(root, libtorch, file)
-        reporter.line(`built and loaded the add-on in ${Math.round((performance.now() - started) / 1000)} s`)
-        return { file, info, built: true }
-      } finally {
-        forget()
-        rmSync(beside, { force: true })
-      }
+      const info = await place(made, file, libtorch, { package: root, builder: builder ?? 'cmake' })
+      reporter.line(`built and loaded the add-on in ${Math.round((performance.now() - started) / 1000)} s`)
+      return { file, info, built: true }
     }
     throw new SetupError(
       'the sources in native/ were expected to stay as they are during the build, and changed three times; run the build again',

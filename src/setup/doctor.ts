@@ -1,7 +1,8 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { chooseBuilder, findCompiler, locateAddon } from './addon.js'
+import { locateAddon } from './addon.js'
+import { chooseBuilder, findCompiler } from './builders.js'
 import { messageOf } from './errors.js'
 import { onEarlyExit } from './exit.js'
 import { findExecutable } from './files.js'
@@ -119,7 +120,10 @@ async function checkAddon(libtorch: Libtorch | null): Promise<{ check: Check; in
   }
   try {
     const info = await probeAddon(file, libtorch)
-    return { check: good('addon', `${file}, loads libtorch ${info.torchVersion}`), info }
+    const found = `${file}, loads libtorch ${info.torchVersion}`
+    if (libtorch.cuda === null || info.cudaHeaders !== false) return { check: good('addon', found), info }
+    const without = `${found}; built without CUDA's headers (crt/, nv/): no graphs and no NCCL`
+    return { check: { name: 'addon', ok: true, found: without, fix: `${SETUP} --cuda auto --force` }, info }
   } catch (error) {
     return { check: bad('addon', messageOf(error), `${SETUP} --force`), info: null }
   }
@@ -189,7 +193,13 @@ export async function diagnose(): Promise<Diagnosis> {
   const threads = addon.info
     ? good('threads', `${addon.info.threads} of ${cpus().length} processors, kernels for ${addon.info.cpuCapability}`)
     : good('threads', `${cpus().length} processors; libtorch's own number is known when the add-on loads`)
-  const checks = [checkNode(), python, compiler, tool, libtorchCheck, addon.check, devices, threads, checkProcessor()]
+  // Where the add-on loads, nothing has to be built.
+  const needless = (check: Check): Check =>
+    check.ok || !addon.check.ok
+      ? check
+      : { ...check, ok: true, found: `${check.found}; only needed to build the add-on` }
+  const building = [compiler, tool].map(needless)
+  const checks = [checkNode(), python, ...building, libtorchCheck, addon.check, devices, threads, checkProcessor()]
   return { ok: checks.every((check) => check.ok), checks }
 }
 

@@ -1,6 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { type Builder, type BuiltAddon, buildAddon, locateAddon } from './addon.js'
+import { type BuiltAddon, buildAddon, locateAddon } from './addon.js'
+import type { Builder } from './builders.js'
 import { messageOf, SetupError } from './errors.js'
 import { onEarlyExit } from './exit.js'
 import { readRecord, writeRecord } from './files.js'
@@ -28,6 +29,10 @@ export interface SetupOptions {
   readonly cuda?: string
   /** The version of libtorch to get, such as 2.13.0. */
   readonly torch?: string
+  /** A libtorch folder to use from now on: noted as what was installed. */
+  readonly libtorch?: string
+  /** Fetches nothing: a libtorch has to be there. */
+  readonly offline?: boolean
   /** Does nothing where a built add-on is there. */
   readonly ifNeeded?: boolean
   /** Builds the add-on anew. */
@@ -48,14 +53,18 @@ export async function setup(options: SetupOptions = {}): Promise<SetupResult | n
   const reporter = options.reporter ?? silentReporter
   if (options.ifNeeded && options.cuda === undefined && options.torch === undefined && isBuilt()) return null
   const asked = options.cuda !== undefined || options.torch !== undefined
-  let libtorch = asked ? null : resolveOrNull()
-  let install = false
-  if (libtorch === null) {
-    libtorch = await obtainLibtorch(options, reporter)
-    install = true
-  } else {
-    reporter.line(`using libtorch ${describeLibtorch(libtorch)}`)
+  if (asked && (options.libtorch !== undefined || options.offline)) {
+    throw new SetupError(
+      '--cuda and --torch choose what is fetched, and --libtorch and --offline fetch nothing; give one or the other',
+    )
   }
+  let libtorch: Libtorch | null = null
+  if (options.libtorch !== undefined) libtorch = givenLibtorch(options.libtorch)
+  else if (options.offline) libtorch = resolveLibtorch()
+  else if (!asked) libtorch = resolveOrNull()
+  const install = libtorch === null || options.libtorch !== undefined
+  if (libtorch === null) libtorch = await obtainLibtorch(options, reporter)
+  else reporter.line(`using libtorch ${describeLibtorch(libtorch)}`)
   const addon = await buildAddon(libtorch, { reporter, builder: options.builder, force: options.force })
   // Last of all: a libtorch for which no add-on could be built is not the one that imports should find.
   if (install) {
@@ -64,6 +73,12 @@ export async function setup(options: SetupOptions = {}): Promise<SetupResult | n
       reporter.line(`LIBTORCH is set and comes first (${process.env.LIBTORCH}): unset it to use what was installed`)
   }
   return { libtorch, addon }
+}
+
+function givenLibtorch(folder: string): Libtorch {
+  const found = inspectLibtorch(folder, 'setup')
+  if (typeof found !== 'string') return found
+  throw new SetupError(`--libtorch must name a libtorch folder with include/ and lib/, but ${found}; correct it`)
 }
 
 function isBuilt(): boolean {
@@ -209,6 +224,16 @@ async function fetchFromAny(
   )
 }
 
+/**
+ * torch asks for the libraries of CUDA's toolkit; to compile, headers of two more parts are needed (crt/ and nv/), which
+ * come with nvcc up to CUDA 12.
+ */
+function withHeaders(requirement: Requirement): Requirement {
+  if (requirement.name !== 'cuda-toolkit') return requirement
+  const compiler = /^==1[0-2]\./.test(requirement.specifier) ? 'nvcc' : 'crt'
+  return { ...requirement, extras: [...new Set([...requirement.extras, compiler, 'cccl'])] }
+}
+
 /** Fetches what a CUDA wheel needs, and what those need: the wheels name it themselves. */
 async function fetchCudaLibraries(
   contents: WheelContents,
@@ -218,7 +243,7 @@ async function fetchCudaLibraries(
 ): Promise<Wheel[]> {
   const wheels: Wheel[] = []
   const seen = new Set<string>()
-  const queue = parseRequirements(contents.metadata).filter(isCudaLibrary)
+  const queue = parseRequirements(contents.metadata).filter(isCudaLibrary).map(withHeaders)
   for (let requirement = queue.shift(); requirement !== undefined; requirement = queue.shift()) {
     // A name may come again with other extras, as cuda-toolkit[cublas] and cuda-toolkit[cudart].
     const key = `${requirement.name}[${requirement.extras.join()}]`

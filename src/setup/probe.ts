@@ -9,6 +9,8 @@ export interface AddonInfo {
   readonly torchVersion: string
   /** Whether the add-on was compiled for a CUDA build of libtorch. */
   readonly cudaBuild: boolean
+  /** Whether what needs CUDA's own headers is built in: graphs, NCCL. Add-ons from before it have no word of it. */
+  readonly cudaHeaders?: boolean
   readonly cudaAvailable: boolean
   readonly devices: readonly { name: string; totalMemory: number; freeMemory: number }[]
   readonly threads: number

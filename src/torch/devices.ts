@@ -1,4 +1,5 @@
-import { type AddonInformation, type MemoryStatistics, native, type Opaque } from './native.js'
+import { type AddonInformation, type MemorySegment, type MemoryStatistics, native, type Opaque } from './native.js'
+import { handleOf, type Tensor } from './tensor.js'
 import type { Device } from './types.js'
 
 /** What is loaded: libtorch's version, devices with memory, threads, the processor's instruction set. */
@@ -45,6 +46,14 @@ export class Stream {
   recordEvent(event: Event = new Event()): Event {
     native.recordEvent(event.native, this.id)
     return event
+  }
+
+  /**
+   * Keeps the memory of a tensor that this stream uses and another one made from being given to others until this one has
+   * done with it, though the tensor is freed before.
+   */
+  keepAlive(tensor: Tensor): void {
+    native.recordStream(handleOf(tensor, 'Stream.keepAlive', 'tensor'), this.id)
   }
 
   /** Runs a function with this as the current stream. */
@@ -101,6 +110,15 @@ export const cuda = {
   /** Bytes: allocated to tensors, reserved from the driver, their peaks, free and total of the device. */
   memoryStatistics: (device: number | null = null): MemoryStatistics => native.memoryStatistics(device),
   resetPeakMemory: (device: number | null = null): void => native.resetPeakMemory(device),
+  /** The share of a device's memory that this process may take. */
+  memoryFraction: (device: number | null = null): number => native.memoryFraction(device),
+  /** Sets it, above 0 and up to 1: more than that is out of memory though the device has some left. */
+  setMemoryFraction: (fraction: number, device: number | null = null): void =>
+    native.setMemoryFraction(fraction, device),
+  /** What the caching allocator got from the driver, piece by piece, and what lies there: for finding fragmentation. */
+  memorySnapshot: (): MemorySegment[] => native.memorySnapshot(),
+  /** What happens where the program waits for the device, as `item()` does: for finding what slows a step down. Default: 'off'. */
+  setSyncDebug: (mode: 'off' | 'warn' | 'error'): void => native.setSyncDebug(['off', 'warn', 'error'].indexOf(mode)),
   Stream,
   Event,
 }

@@ -5,3 +5,11 @@
 export class TorchError extends Error {
   override readonly name = 'TorchError'
 }
+
+/** Whether something thrown says that memory ran out, of a GPU or of the machine. */
+export function isOutOfMemory(error: unknown): boolean {
+  return (
+    error instanceof TorchError &&
+    /out of memory|can't allocate memory|not enough memory|expected enough memory/i.test(error.message)
+  )
+}

@@ -39,12 +39,24 @@ function fromFlat(data: TypedArray, shape: readonly number[], dtype: DType | nul
   }
 }
 
+/** On a GPU, without waiting for it: from memory that is pinned, and not given to others before it was read. */
+function uploaded(tensor: Tensor, device: Device): Tensor {
+  if (tensor.numel() === 0) return tensor.to(device)
+  const pinned = tensor.pinMemory()
+  try {
+    return pinned.to(device, { nonBlocking: true })
+  } finally {
+    pinned.dispose()
+  }
+}
+
 /** Where the options want the tensor. It is theirs: freed where something else is returned, or where that fails. */
 function finish(tensor: Tensor, options: TensorOptions): Tensor {
   let result = tensor
   try {
     const device = options.device ?? 'cpu'
-    if (device !== 'cpu') result = tensor.to(device)
+    if (device.startsWith('cuda')) result = uploaded(tensor, device)
+    else if (device !== 'cpu') result = tensor.to(device)
     else if (options.pinMemory) result = tensor.pinMemory()
     if (options.requiresGrad) result.requiresGrad_()
   } catch (error) {

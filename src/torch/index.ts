@@ -12,10 +12,12 @@ setHelpers({
 })
 
 export * as autograd from './autograd.js'
-export { cuda, deviceOf, info } from './devices.js'
+export { cuda } from './cuda.js'
+export { deviceOf, info } from './devices.js'
 export * as distributed from './distributed/index.js'
-export { TorchError } from './errors.js'
+export { isOutOfMemory, TorchError } from './errors.js'
 export * from './factories.js'
+export type { CaptureOptions, Graph, GraphedStep, GraphedStepOptions } from './graphs.js'
 export { type Index, Slice, slice } from './indexing.js'
 export * as memory from './memory.js'
 export * from './modes.js'

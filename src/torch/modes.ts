@@ -107,8 +107,12 @@ export function setDefaultDtype(dtype: DType): void {
   native.setDefaultDtype(dtype)
 }
 
-/** Makes operators use deterministic algorithms, and those that have none fail (or warn). */
+/**
+ * Makes operators use deterministic algorithms, and those that have none fail (or warn). On a GPU call it before the first
+ * matrix product: cuBLAS reads CUBLAS_WORKSPACE_CONFIG then, which is set here to ':4096:8' unless it is set already.
+ */
 export function useDeterministicAlgorithms(enabled: boolean, options: { warnOnly?: boolean } = {}): void {
+  if (enabled) process.env.CUBLAS_WORKSPACE_CONFIG ??= ':4096:8'
   native.setDeterministic(enabled, options.warnOnly ?? false)
 }
 

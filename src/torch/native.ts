@@ -34,6 +34,8 @@ export interface OperatorDescription {
 export interface AddonInformation {
   readonly torchVersion: string
   readonly cudaBuild: boolean
+  /** Whether what needs CUDA's own headers is built in: graphs, NCCL, the allocator's segments. */
+  readonly cudaHeaders: boolean
   readonly cudaAvailable: boolean
   readonly devices: readonly { name: string; freeMemory: number; totalMemory: number }[]
   readonly threads: number
@@ -48,6 +50,23 @@ export interface MemoryStatistics {
   readonly outOfMemory: number
   readonly free: number
   readonly total: number
+}
+
+/** A piece of memory that the caching allocator got from the driver. Sizes in bytes. */
+export interface MemorySegment {
+  readonly device: number
+  readonly address: bigint
+  readonly bytes: number
+  readonly allocated: number
+  readonly active: number
+  readonly isLarge: boolean
+  /** In the pool of a graph. */
+  readonly isPrivate: boolean
+  readonly blocks: readonly {
+    readonly bytes: number
+    readonly requested: number
+    readonly state: 'allocated' | 'awaiting a stream' | 'free'
+  }[]
 }
 
 export interface AutocastBefore {
@@ -180,10 +199,23 @@ export interface Native extends DistributedNative {
   emptyCache(): void
   memoryStatistics(device: number | null): MemoryStatistics
   resetPeakMemory(device: number | null): void
+  memoryFraction(device: number | null): number
+  setMemoryFraction(fraction: number, device: number | null): void
+  memorySnapshot(): MemorySegment[]
+  makeGraph(): Opaque<'graph'>
+  beginCapture(graph: Opaque<'graph'>, pool: Opaque<'graph'> | null, generators: readonly Opaque<'generator'>[]): void
+  endCapture(graph: Opaque<'graph'>): void
+  replayGraph(graph: Opaque<'graph'>): void
+  resetGraph(graph: Opaque<'graph'>): void
+  setSyncDebug(mode: number): void
+  startMemoryCount(): void
+  memoryCount(resetPeak: boolean): { current: number; peak: number }
+  stopMemoryCount(): void
   currentStream(device: number | null): StreamId
   newStream(device: number | null, priority: number): StreamId
   setStream(stream: StreamId): void
   synchronizeStream(stream: StreamId): void
+  recordStream(handle: Handle, stream: StreamId): void
   newEvent(timing: boolean): Opaque<'event'>
   recordEvent(event: Opaque<'event'>, stream: StreamId): void
   waitEvent(event: Opaque<'event'>, stream: StreamId): void

@@ -184,8 +184,9 @@ async function classificationStep(
     scope.run(() => {
       const [loss, logits] = torch.scope(() => {
         const own = mapTargets(targets, (each) => each.narrow(0, start, size))
+        // what a layer leaves is freed as soon as the backward has passed it
         const logits = random.run(() =>
-          inPrecision(options.precision, device, () => model.forward(pixels.narrow(0, start, size))),
+          torch.scope(() => inPrecision(options.precision, device, () => model.forward(pixels.narrow(0, start, size)))),
         )
         const loss = classificationLoss(logits, own).div(Math.max(1 / processes.size, count))
         random.run(() => (scaleLoss?.(loss) ?? loss).backward())

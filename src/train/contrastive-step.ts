@@ -69,13 +69,16 @@ export async function contrastiveStep(
   if (microBatch < total) refuseSplitBatchNorm(model)
   if ((options.processes?.size ?? 1) > 1) refuseOwnBatchNorm(model)
   using scope = new torch.Scope()
-  const run = <T>(work: () => T): T => scope.run(() => random.run(() => cast(model, options, work)))
+  // only what is returned lives on: what a layer leaves is freed as soon as the backward has passed it
+  const run = <T>(work: () => T): T => scope.run(() => random.run(() => torch.scope(() => cast(model, options, work))))
   const feature = (start: number) =>
-    imageFeature(
-      model.image,
-      batch.pixels.narrow(0, start, Math.min(microBatch, total - start)),
-      model.imagePooling,
-      forward,
+    torch.scope(() =>
+      imageFeature(
+        model.image,
+        batch.pixels.narrow(0, start, Math.min(microBatch, total - start)),
+        model.imagePooling,
+        forward,
+      ),
     )
   const starts = Array.from({ length: Math.ceil(total / microBatch) }, (_, k) => k * microBatch)
 
@@ -90,7 +93,7 @@ export async function contrastiveStep(
   const before: Tensor[][] = []
   for (const start of starts) {
     before.push(scope.run(() => random.state()))
-    parts.push(run(() => torch.noGrad(() => torch.scope(() => feature(start)))))
+    parts.push(run(() => torch.noGrad(() => feature(start))))
     await pause()
   }
   const trains = model.image.parameters().some(({ requiresGrad }) => requiresGrad)
@@ -104,12 +107,10 @@ export async function contrastiveStep(
   for (const [index, start] of starts.entries()) {
     await pause()
     random.restore(before[index]!)
-    run(() =>
-      torch.scope(() => {
-        const again = feature(start)
-        again.backward(features.grad!.narrow(0, start, again.size(0)).to(again.dtype))
-      }),
-    )
+    run(() => {
+      const again = feature(start)
+      again.backward(features.grad!.narrow(0, start, again.size(0)).to(again.dtype))
+    })
   }
   random.restore(after)
   return torch.keep({ loss: result.loss.detach(), scores: result.scores.detach() })
@@ -123,7 +124,7 @@ function lossOf(
 ): StepResult {
   // before the projections, so that BatchNorm in them has the statistics of the joined batch
   let image = model.projectImage(processes.gatherFeatures(feature))
-  const features = model.textFeature(texts)
+  const features = torch.scope(() => model.textFeature(texts))
   let text = model.projectText(corpus ? (corpus.join?.(features) ?? features) : processes.gatherFeatures(features))
   if (isLocal) [image, text] = [processes.ownRows(image), processes.ownRows(text)]
   const { loss, scores } = corpus

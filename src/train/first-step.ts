@@ -12,11 +12,16 @@ const SHOWN = 8
  * @param options.isScaled in float16 the first steps may overflow until the loss' factor fits, and are left out for that
  * @throws Error that names the tensors
  */
-export function checkFirstGradients(model: torch.nn.Module, { isScaled = false } = {}): void {
+export function checkFirstGradients(model: torch.nn.Module, options: { isScaled?: boolean } = {}): void {
+  // a gradient that was looked at lives as long as the handle to it
+  torch.scope(() => check(model, options))
+}
+
+function check(model: torch.nn.Module, { isScaled = false }: { isScaled?: boolean }): void {
   const trained = model.namedParameters().filter(([, { requiresGrad }]) => requiresGrad)
   const without = trained.filter(([, { grad }]) => grad === null).map(([name]) => name)
   const broken = (isScaled ? [] : trained)
-    .filter(([, { grad }]) => grad !== null && !torch.scope(() => grad.isfinite().all().item()))
+    .filter(([, { grad }]) => grad !== null && !grad.isfinite().all().item())
     .map(([name]) => name)
   const list = (names: readonly string[]) =>
     `${names.slice(0, SHOWN).join(', ')}${names.length > SHOWN ? ` and ${names.length - SHOWN} more` : ''}`

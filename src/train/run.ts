@@ -14,6 +14,7 @@ import {
 import type { TrainEvent } from './events.js'
 import { checkFirstGradients } from './first-step.js'
 import { type FullOptions, warmupOf } from './options/index.js'
+import { OutOfMemoryError, retryOutOfMemory } from './out-of-memory.js'
 import { RandomStream, streamSeed } from './random-stream.js'
 import { StepLog } from './step-log.js'
 import type { Task, TaskBatch } from './task.js'
@@ -165,9 +166,9 @@ export class Run<Batch extends TaskBatch> {
         }
       }
     } catch (error) {
-      // a run that is stopped leaves where it stands; one that fails, where it last was right
+      // a run that is stopped, or does not fit, leaves where it stands; one that fails, where it last was right
       const isStopped = this.#processes.size === 1 ? this.context.signal?.aborted : this.#isStopping
-      if (isStopped && this.#step > this.#saved) {
+      if ((isStopped || error instanceof OutOfMemoryError) && this.#step > this.#saved) {
         this.readLog()
         await this.save()
       }
@@ -213,13 +214,19 @@ export class Run<Batch extends TaskBatch> {
     const processes = this.#processes
     const { task } = this
     optimizer.zeroGrad()
-    const outcome = await this.undoing(() =>
-      task.step(batch, {
-        random,
-        pause: this.pause,
-        ...(scaler && { scaleLoss: (each) => scaler.scale(each) }),
-      }),
-    )
+    const step = () =>
+      this.undoing(() =>
+        task.step(batch, {
+          random,
+          pause: this.pause,
+          ...(scaler && { scaleLoss: (each) => scaler.scale(each) }),
+        }),
+      )
+    // of several processes the others would wait for what this one does twice
+    const outcome =
+      processes.size > 1
+        ? await step()
+        : await retryOutOfMemory(step, () => optimizer.zeroGrad(), { model: task.model, optimizer })
     await processes.averageGradients([...optimizer.parameters()], [outcome.loss])
     if (this.#step === 0) checkFirstGradients(task.model, { isScaled: scaler !== null })
     const lr = this.#rate(this.#step)

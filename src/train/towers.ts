@@ -39,7 +39,7 @@ interface Tower {
 }
 
 /** The text of a tower's config.json. */
-async function configOf({ model }: Tower): Promise<string> {
+export async function configOf({ model }: Tower): Promise<string> {
   if (typeof model !== 'string') return jsonText(model)
   try {
     return configText(model)
@@ -69,7 +69,12 @@ async function load(tower: Tower, options: { device: torch.Device; layers?: numb
   return fromPretrained(tower.model, { device, text, logger })
 }
 
-async function imageTower(options: FullPretrainOptions, device: torch.Device, logger?: Logger): Promise<ImageEncoder> {
+/** The image encoder of a run, with what of it is frozen. */
+export async function imageTower(
+  options: FullPretrainOptions,
+  device: torch.Device,
+  logger?: Logger,
+): Promise<ImageEncoder> {
   const image = await load(options.image, { device, logger })
   if (!(image instanceof ImageEncoder)) {
     throw new TypeError(`image: expected an image encoder, but ${named(options.image)} is a ${image.constructor.name}`)
@@ -91,7 +96,12 @@ async function imageTower(options: FullPretrainOptions, device: torch.Device, lo
 
 const named = ({ model }: Tower): string => (typeof model === 'string' ? `'${model}'` : 'the config')
 
-async function textTower(options: FullPretrainOptions, device: torch.Device, logger?: Logger): Promise<TextEncoder> {
+/** The language model of a run, with its adapter. */
+export async function textTower(
+  options: FullPretrainOptions,
+  device: torch.Device,
+  logger?: Logger,
+): Promise<TextEncoder> {
   const { text, peft, steps } = options
   const model = (await load(text, { device, layers: text.layers, logger })) as unknown as TextEncoder
   if (typeof model.wordEmbeddings !== 'function') {
@@ -108,7 +118,8 @@ async function textTower(options: FullPretrainOptions, device: torch.Device, log
 }
 
 /** A folder or a file as it is; the folder of what has a model's name. */
-const tokenizerPlace = async (name: string): Promise<string> => (existsSync(name) ? name : pretrainedFolder(name))
+export const tokenizerPlace = async (name: string): Promise<string> =>
+  existsSync(name) ? name : pretrainedFolder(name)
 
 /** The frozen language model as checkpoints name it, and where its tokenizer is: a folder or a file, and the file. */
 async function textFiles({
@@ -188,7 +199,7 @@ export async function buildTowers(
 }
 
 /** What the features do not come through, and what so could never get a gradient: the norm after 'mean-prenorm', BERT's pooler. */
-function freezeUnused({ image, text, imagePooling }: TextTower): void {
+export function freezeUnused({ image, text, imagePooling }: TextTower): void {
   freezeUnusedOfImage(image, imagePooling)
   for (const [name, module] of text?.namedChildren() ?? []) if (name === 'pooler') module.requiresGrad_(false)
 }

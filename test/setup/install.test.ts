@@ -64,9 +64,16 @@ function cudaWheels(): string[] {
     wheel('cuda_toolkit-13.0.2-py3-none-any.whl', {
       name: 'cuda-toolkit',
       version: '13.0.2',
-      requires: ['nvidia-cublas==13.1.*; extra == "cublas"', 'nvidia-cufft==12.*; extra == "cufft"'],
+      requires: [
+        'nvidia-cublas==13.1.*; extra == "cublas"',
+        'nvidia-cufft==12.*; extra == "cufft"',
+        'nvidia-cuda-crt==13.0.*; extra == "crt"',
+        'nvidia-cuda-cccl==13.0.*; extra == "cccl"',
+      ],
       files: {},
     }),
+    library('nvidia-cuda-crt', '13.0.88', 'nvidia/cu13/include/crt/host_config.h'),
+    library('nvidia-cuda-cccl', '13.0.85', 'nvidia/cu13/include/nv/target'),
     library('nvidia-nccl-cu13', '2.28.9', 'nvidia/nccl/lib/libnccl.so.2'),
     library('nvidia-cublas', '13.1.0.3', 'nvidia/cu13/lib/libcublas.so.13', ['nvidia-cuda-nvrtc']),
     library('nvidia-cublas', '13.2.0.1', 'nvidia/cu13/lib/libcublas.so.13', []),
@@ -159,6 +166,9 @@ describe("from PyTorch's archive, without a Python", () => {
     expect(readFileSync(join(root, 'nvidia/cu13/lib/libcublas.so.13'), 'utf8')).toBe('nvidia-cublas')
     expect(readdirSync(join(root, 'nvidia/cu13/lib')).sort()).toEqual(['libcublas.so.13', 'libnvrtc.so.13'])
     expect(existsSync(join(root, 'nvidia/nccl/lib/libnccl.so.2'))).toBe(true)
+    // torch does not ask for them, and nothing of CUDA's own compiles without
+    expect(existsSync(join(root, 'nvidia/cu13/include/crt/host_config.h'))).toBe(true)
+    expect(existsSync(join(root, 'nvidia/cu13/include/nv/target'))).toBe(true)
     expect(existsSync(join(root, 'nvidia_cublas-13.1.0.3.dist-info'))).toBe(true)
     expect(asked.some((path) => /triton|never|cufft|filelock/.test(path))).toBe(false)
   })

@@ -6,7 +6,7 @@ import { openCase } from '../../src/eval/verify/case.js'
 import { Comparison } from '../../src/eval/verify/comparison.js'
 import { ragged } from '../../src/eval/verify/encoders.js'
 import { compareGradients } from '../../src/eval/verify/parameters.js'
-import { imageEncoderFromPretrained } from '../../src/models/index.js'
+import { buildModel, type ImageEncoder, imageEncoderFromPretrained, type TextEncoder } from '../../src/models/index.js'
 import * as torch from '../../src/torch/index.js'
 import { contrastiveStep, type StepOptions } from '../../src/train/contrastive-step.js'
 import { RandomStream } from '../../src/train/random-stream.js'
@@ -185,5 +185,30 @@ describe('a training step', () => {
       /without BatchNorm/,
     )
     await contrastiveStep(tower, { pixels, texts }, { random })
+  })
+
+  it('frees what a layer left as soon as the backward has passed it', async () => {
+    torch.manualSeed(1)
+    const vit = { model_type: 'vit', hidden_size: 96, num_hidden_layers: 8, num_attention_heads: 2, image_size: 28 }
+    const image = await buildModel({ ...vit, intermediate_size: 384, patch_size: 14 })
+    const text = await buildModel({ model_type: 'gpt2', n_embd: 16, n_layer: 1, n_head: 1, vocab_size: 20 })
+    const tower = new TextTower({
+      image: image as ImageEncoder,
+      text: text.requiresGrad_(false) as unknown as TextEncoder,
+      embeddingWidth: 8,
+    })
+    const pixels = torch.randn([4, 3, 28, 28])
+    using random = new RandomStream(3)
+    const count = new torch.memory.Count('cpu')
+    let kept = 0
+    const pause = async () => {
+      kept = count.read().current
+    }
+    await contrastiveStep(tower, { pixels, texts: texts.slice(0, 4) }, { random, pause })
+    const { current: gradients, peak } = count.read()
+    count[Symbol.dispose]()
+    // gradients are more than what is kept, so that a peak of both would show
+    expect(gradients).toBeGreaterThan(kept)
+    expect(peak).toBeLessThan(kept + 0.85 * gradients)
   })
 })

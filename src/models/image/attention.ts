@@ -1,4 +1,5 @@
 import * as torch from '../../torch/index.js'
+import { choosesForCpu } from '../kernels.js'
 import { isPlainLinear, type Layer, normLinear, plainNorm } from './fused.js'
 
 const { nn } = torch
@@ -45,7 +46,7 @@ export function attend(
   v: Tensor,
   { dropout = 0, maps }: { dropout?: number; maps?: Tensor[] },
 ): Tensor {
-  const isSlowFused = q.dtype === 'bfloat16' && q.device === 'cpu' && q.size(2) <= 1024
+  const isSlowFused = q.dtype === 'bfloat16' && choosesForCpu(q) && q.size(2) <= 1024
   if (maps === undefined && !isSlowFused) return torch.scaledDotProductAttention(q, k, v, null, dropout)
   const scores = q.mul(1 / Math.sqrt(q.size(-1))).matmul(k.mT)
   const weights = scores.softmax(-1, 'float32').to(v.dtype)

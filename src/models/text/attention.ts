@@ -4,6 +4,7 @@
  * Vaswani et al. 2017, Attention is all you need, arXiv 1706.03762. Grouped queries: Ainslie et al. 2023, arXiv 2305.13245.
  */
 import * as torch from '../../torch/index.js'
+import { choosesForCpu } from '../kernels.js'
 import type { InputSizes, KeyValue, RunningOptions, TextInput } from './encoder.js'
 import { type AttentionPart, seenKeys, tokensOf } from './layout.js'
 
@@ -239,7 +240,7 @@ function attendRows(
   const [, keys = 1, keyHeads = 1] = key.shape
   const rate = training && running.ownDropout ? dropout : 0
   // libtorch's fused CPU kernel takes 1.3 to 20 times as long as two products and a softmax on texts of these lengths
-  const isPlain = wantWeights || (query.device === 'cpu' && batch * heads * length * keys <= FEW_SCORES)
+  const isPlain = wantWeights || (choosesForCpu(query) && batch * heads * length * keys <= FEW_SCORES)
   return torch.scope(() => {
     if (isPlain) return plainAttention(query, key, value, mask, scale, rate, wantWeights)
     const perHead = (x: Tensor): Tensor => {
