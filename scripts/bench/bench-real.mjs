@@ -7,8 +7,8 @@ import { join } from 'node:path'
 import { DecoderPool, openDataset, prepareDataset } from '../../dist/data/index.js'
 import { parseOptions } from '../../dist/train/train.js'
 import { readImages, writeFold } from '../real/dataset.mjs'
-import { findPython, median, Peer, report, reportProfile, takeTurns } from './rows.mjs'
-import { productRate, TaskSteps } from './task-steps.mjs'
+import { findPython, median, Peer, productRate, report, reportProfile, takeTurns } from './rows.mjs'
+import { TaskSteps } from './task-steps.mjs'
 
 const batchSize = 32
 const goals = {
@@ -83,7 +83,7 @@ async function measure({ data, images, table, lm, place, dtype, rounds, python, 
     out: join(place, 'run'),
   })
   const ours = await TaskSteps.open(options)
-  const rate = productRate(dtype)
+  const rate = productRate({ dtype })
   const peers = []
   try {
     await ours.take(2)

@@ -30,6 +30,26 @@ export function report({ name, unit, ours, peer = null, limit = null, goal, ...r
   console.log(`${name.padEnd(42)} ${ours.toPrecision(4)} ${unit}, ${against}${verdict}`)
 }
 
+/** Operations a second of a product of square matrices: the best of some, to hold a step's operations against. */
+export function productRate({ dtype, device = 'cpu' }) {
+  const isGpu = device.startsWith('cuda')
+  const n = isGpu ? 8192 : 1024
+  return torch.scope(() => {
+    const [a, b] = [0, 1].map(() => torch.randn([n, n], { dtype, device }))
+    let best = 0
+    for (let round = 0; round < 20; round += 1) {
+      if (isGpu) torch.cuda.synchronize()
+      const started = performance.now()
+      torch.scope(() => {
+        a.mm(b)
+      })
+      if (isGpu) torch.cuda.synchronize()
+      best = Math.max(best, (2 * n ** 3) / ((performance.now() - started) * 1e-3))
+    }
+    return best
+  })
+}
+
 /** Where the time of some work goes: the operators that take the most themselves. */
 export async function reportProfile(name, work, json) {
   const profiler = new torch.profiler.Profiler()

@@ -1,5 +1,4 @@
-// Steps of a stage as train() takes them (src/train/run.ts), one at a time and timed, without checkpoints and logs; and how
-// fast this machine multiplies matrices, to hold them against.
+// Steps of a stage as train() takes them (src/train/run.ts), one at a time and timed, without checkpoints and logs.
 import * as torch from '../../dist/torch/index.js'
 import { pretrainTask } from '../../dist/train/pretrain.js'
 import { RandomStream } from '../../dist/train/random-stream.js'
@@ -56,19 +55,4 @@ export class TaskSteps {
     this.random[Symbol.dispose]()
     await this.task.close()
   }
-}
-
-/** Operations a second of a product of square matrices: the best of some. */
-export function productRate(dtype) {
-  const n = 1024
-  return torch.scope(() => {
-    const [a, b] = [torch.randn(n, n, { dtype }), torch.randn(n, n, { dtype })]
-    let best = 0
-    for (let round = 0; round < 20; round += 1) {
-      const started = performance.now()
-      torch.scope(() => a.matmul(b))
-      best = Math.max(best, (2 * n ** 3) / ((performance.now() - started) * 1e-3))
-    }
-    return best
-  })
 }
