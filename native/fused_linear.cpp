@@ -27,8 +27,8 @@ Tensor rowsOf(const Tensor& tensor) { return tensor.reshape({-1, tensor.size(-1)
 
 void checkLinear(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
   TORCH_CHECK(weight.dim() == 2 && x.dim() >= 1 && x.size(-1) == weight.size(1), "expected x [..., ",
-              weight.dim() == 2 ? weight.size(1) : 0, "] and weight [outputs, inputs], but received ", x.sizes(), " and ",
-              weight.sizes());
+              weight.dim() == 2 ? weight.size(1) : 0, "] and weight [outputs, inputs], but received ", x.sizes(),
+              " and ", weight.sizes());
   TORCH_CHECK(!isGiven(bias) || (bias->dim() == 1 && bias->size(0) == weight.size(0)), "expected bias [",
               weight.size(0), "], but received ", isGiven(bias) ? bias->sizes() : at::IntArrayRef());
 }
@@ -43,8 +43,7 @@ variable_list differentiated(const Function& function, const variable_list& inpu
       torch::autograd::grad({function()}, wanted, {gradient}, /*retain_graph=*/true, /*create_graph=*/true, true);
   variable_list all;
   size_t next = 0;
-  for (const Tensor& input : inputs)
-    all.push_back(input.defined() && input.requires_grad() ? found[next++] : Tensor());
+  for (const Tensor& input : inputs) all.push_back(input.defined() && input.requires_grad() ? found[next++] : Tensor());
   return all;
 }
 
@@ -59,10 +58,10 @@ Tensor normLinear(const Tensor& x, const Tensor& normWeight, const Tensor& normB
 
 Tensor callNormLinear(const Tensor& x, const Tensor& normWeight, const Tensor& normBias, double eps,
                       const Tensor& weight, const OptionalTensor& bias) {
-  static auto operation = c10::Dispatcher::singleton()
-                              .findSchemaOrThrow("cleft::norm_linear", "")
-                              .typed<Tensor(const Tensor&, const Tensor&, const Tensor&, double, const Tensor&,
-                                            const OptionalTensor&)>();
+  static auto operation =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("cleft::norm_linear", "")
+          .typed<Tensor(const Tensor&, const Tensor&, const Tensor&, double, const Tensor&, const OptionalTensor&)>();
   return operation.call(x, normWeight, normBias, eps, weight, bias);
 }
 
@@ -170,9 +169,8 @@ using LinearResidualSchema = Tensor(const Tensor&, const Tensor&, const Tensor&,
 
 Tensor callLinearResidual(const Tensor& residual, const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
                           const OptionalTensor& gamma, std::string_view activation) {
-  static auto operation = c10::Dispatcher::singleton()
-                              .findSchemaOrThrow("cleft::linear_residual", "")
-                              .typed<LinearResidualSchema>();
+  static auto operation =
+      c10::Dispatcher::singleton().findSchemaOrThrow("cleft::linear_residual", "").typed<LinearResidualSchema>();
   return operation.call(residual, x, weight, bias, gamma, activation);
 }
 
