@@ -10,6 +10,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include "products.hpp"
+
 namespace cleft {
 
 namespace {
@@ -53,7 +55,9 @@ Tensor normLinear(const Tensor& x, const Tensor& normWeight, const Tensor& normB
                   const OptionalTensor& bias) {
   checkLinear(x, weight, bias);
   const Tensor normed = at::layer_norm(x, {x.size(-1)}, normWeight, normBias, eps);
-  return at::linear(normed.to(weight.scalar_type()), weight, bias);
+  std::vector<int64_t> sizes = x.sizes().vec();
+  sizes.back() = weight.size(0);
+  return linearProduct(rowsOf(normed.to(weight.scalar_type())), weight, bias).view(sizes);
 }
 
 Tensor callNormLinear(const Tensor& x, const Tensor& normWeight, const Tensor& normBias, double eps,
@@ -80,7 +84,11 @@ struct NormLinear : torch::autograd::Function<NormLinear> {
     const double eps = context->saved_data["eps"].toDouble();
     if (c10::GradMode::is_enabled()) {
       const variable_list all = differentiated(
-          [&] { return normLinear(x, normWeight, normBias, eps, weight, optionalOf(bias)); }, saved, gradients[0]);
+          [&] {
+            const Tensor normed = at::layer_norm(x, {x.size(-1)}, normWeight, normBias, eps);
+            return at::linear(normed.to(weight.scalar_type()), weight, optionalOf(bias));
+          },
+          saved, gradients[0]);
       return {all[0], all[1], all[2], Tensor(), all[3], all[4]};
     }
     const Tensor gradient = rowsOf(gradients[0]);
@@ -93,7 +101,7 @@ struct NormLinear : torch::autograd::Function<NormLinear> {
     const std::array<bool, 3> wanted = {context->needs_input_grad(0), context->needs_input_grad(1),
                                         context->needs_input_grad(2)};
     if (wanted[0] || wanted[1] || wanted[2]) {
-      const Tensor ofNormed = gradient.mm(weight).to(x.scalar_type()).view(x.sizes());
+      const Tensor ofNormed = linearProduct(gradient, weight.t(), std::nullopt).to(x.scalar_type()).view(x.sizes());
       std::tie(all[0], all[1], all[2]) =
           at::native_layer_norm_backward(ofNormed, x, {x.size(-1)}, mean, rstd, normWeight, normBias, wanted);
     }
@@ -151,10 +159,8 @@ Tensor linearResidual(const Tensor& residual, const Tensor& x, const Tensor& wei
     return isGiven(gamma) ? at::addcmul(residual, branch, *gamma) : residual + branch;
   }
   const Tensor gammaOrNone = gamma.value_or(Tensor());
-  Tensor output = isGiven(bias) ? residual + scaled(*bias, gammaOrNone) : residual.clone();
-  output = output.contiguous();
-  output.view({-1, output.size(-1)}).addmm_(rowsOf(input), scaled(weight, gammaOrNone).t());
-  return output;
+  const OptionalTensor shift = isGiven(bias) ? OptionalTensor(scaled(*bias, gammaOrNone)) : std::nullopt;
+  return linearSum(rowsOf(residual), rowsOf(input), scaled(weight, gammaOrNone), shift).view(residual.sizes());
 }
 
 // The same, for gradients of gradients.
@@ -217,7 +223,7 @@ struct LinearResidual : torch::autograd::Function<LinearResidual> {
     }
     product.reset();
     if (context->needs_input_grad(1)) {
-      Tensor ofInput = low.mm(scaled(weight, gamma)).view(x.sizes());
+      Tensor ofInput = linearProduct(low, scaled(weight, gamma).t(), std::nullopt).view(x.sizes());
       if (activation != Activation::none) at::gelu_backward_out(ofInput, ofInput, x, approximationOf(activation));
       all[1] = ofInput;
     }
