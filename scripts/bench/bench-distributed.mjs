@@ -7,8 +7,8 @@ import { loadavg, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
-import { DecoderPool, openDataset, prepareDataset } from '../../dist/data/index.js'
 import { writePhantoms } from '../../dist/data/phantoms/index.js'
+import { prepareAll } from '../real/dataset.mjs'
 import { report, takeTurns } from './rows.mjs'
 
 const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
@@ -73,9 +73,7 @@ export async function run({ json, args }) {
     mkdirSync(join(place, 'data'))
     await writePhantoms({ kind: 'chexpert', out: join(place, 'data'), patients: 160, seed: 1 })
     const data = { kind: 'chexpert', root: join(place, 'data', 'CheXpert-v1.0-small'), holdout: null, split: 'train' }
-    const decoder = new DecoderPool({})
-    await prepareDataset(await openDataset(data), join(place, 'prepared'), { decoder })
-    await decoder.close()
+    await prepareAll(data, join(place, 'prepared'))
     const config = join(place, 'run.json')
     writeFileSync(config, JSON.stringify(optionsOf(place, data, join(place, 'prepared'))))
     const train = (size, more = []) => timeOf(place, config, ['--set', `batchSize=${size}`, ...more])

@@ -4,10 +4,9 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { DecoderPool, openDataset, prepareDataset } from '../../dist/data/index.js'
 import { parseOptions } from '../../dist/train/train.js'
-import { readImages, writeFold } from '../real/dataset.mjs'
-import { findPython, median, Peer, productRate, report, reportProfile, takeTurns } from './rows.mjs'
+import { prepareAll, readImages, writeFold } from '../real/dataset.mjs'
+import { findPython, Peer, peerDtype, productRate, report, reportProfile, takeSteps } from './rows.mjs'
 import { TaskSteps } from './task-steps.mjs'
 
 const batchSize = 32
@@ -39,21 +38,12 @@ export async function run({ json, args }) {
   try {
     const read = await readImages({ images, table, columns, words: { No_findings: 'no finding' } })
     const data = writeFold({ images, folder: place, fold: 0, read, random: false })
-    await prepared(data, join(place, 'prepared'))
+    await prepareAll(data, join(place, 'prepared'))
     for (const dtype of [option('--dtype') ?? ['float32', 'bfloat16']].flat()) {
       await measure({ data, images, table, lm, place, dtype, rounds, python, json })
     }
   } finally {
     rmSync(place, { recursive: true })
-  }
-}
-
-async function prepared(data, folder) {
-  const decoder = new DecoderPool({})
-  try {
-    await prepareDataset(await openDataset({ ...data, split: 'all' }), folder, { decoder })
-  } finally {
-    await decoder.close()
   }
 }
 
@@ -91,11 +81,7 @@ async function measure({ data, images, table, lm, place, dtype, rounds, python, 
       const peer = python && startPeer(python, { images, table, lm, style, dtype })
       if (peer) peers.push(peer)
       await peer?.ask('step')
-      const times = await takeTurns(
-        rounds,
-        async () => median(await ours.take(3)),
-        peer && (async () => (await peer.ask('step')).value),
-      )
+      const times = await takeSteps(rounds, ours, peer)
       const { figures } = ours
       const extra = {
         batch: batchSize,
@@ -116,7 +102,6 @@ async function measure({ data, images, table, lm, place, dtype, rounds, python, 
 }
 
 function startPeer(python, { images, table, lm, style, dtype }) {
-  const short = dtype === 'bfloat16' ? 'bf16' : 'fp32'
   return new Peer(python, './peer_real.py', [
     '--images',
     images,
@@ -127,6 +112,6 @@ function startPeer(python, { images, table, lm, style, dtype }) {
     '--style',
     style,
     '--dtype',
-    short,
+    peerDtype(dtype),
   ])
 }

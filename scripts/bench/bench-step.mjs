@@ -1,7 +1,7 @@
 // The training step on the shared workload, on a CPU, against transformers and peft in three styles (peer_step.py).
 //   npm run bench -- step [--size tiny|small] [--batch 16] [--dtype float32|bfloat16] [--rounds N] [--json]
-import { findPython, median, Peer, productRate, report, reportProfile, takeTurns } from './rows.mjs'
-import { peerDtype, SharedStep } from './shared-step.mjs'
+import { findPython, Peer, peerDtype, productRate, report, reportProfile, takeSteps } from './rows.mjs'
+import { SharedStep } from './shared-step.mjs'
 
 const goals = {
   float32: { official: 0.55, tuned: 0.95, dedup: 0.95 },
@@ -31,11 +31,7 @@ async function measure({ size, batch, dtype, rounds, python, json }) {
       const peer = python && new Peer(python, './peer_step.py', given)
       if (peer) peers.push(peer)
       await peer?.ask('step')
-      const times = await takeTurns(
-        rounds,
-        async () => median(await ours.take(3)),
-        peer && (async () => (await peer.ask('step')).value),
-      )
+      const times = await takeSteps(rounds, ours, peer)
       const extra = { batch, ofProductRate: ours.ofRate(rate, times.ours) }
       report({ name: `step ${size}, ${dtype}, against ${names[style]}`, unit: 'ms', ...times, goal, ...extra }, json)
       if (style !== 'official') {

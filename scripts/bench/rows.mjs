@@ -102,3 +102,10 @@ export async function takeTurns(rounds, ours, peer) {
   }
   return { ours: median(found.ours), peer: peer === null ? null : median(found.peer) }
 }
+
+/** What the peers call our dtypes. */
+export const peerDtype = (dtype) => (dtype === 'bfloat16' ? 'bf16' : 'fp32')
+
+/** Turns of training steps: three of ours, one of the peer's. */
+export const takeSteps = (rounds, ours, peer) =>
+  takeTurns(rounds, async () => median(await ours.take(3)), peer && (async () => (await peer.ask('step')).value))

@@ -21,9 +21,6 @@ export const SHAPES = {
   full: [768, 12, 12, 2560, 32, 20],
 }
 
-/** What peer_step.py calls our dtypes. */
-export const peerDtype = (dtype) => (dtype === 'bfloat16' ? 'bf16' : 'fp32')
-
 const here = (name) => fileURLToPath(new URL(name, import.meta.url))
 
 async function buildTower([width, layers, heads, textWidth, textLayers, textHeads], { device, dtype }) {

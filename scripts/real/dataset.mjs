@@ -4,7 +4,7 @@ import { mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { basename, join, resolve } from 'node:path'
 import { stringify } from 'csv-stringify/sync'
 import { patientOfPath } from '../../dist/data/datasets/paths.js'
-import { Problems } from '../../dist/data/index.js'
+import { DecoderPool, openDataset, Problems, prepareDataset } from '../../dist/data/index.js'
 import { openTable } from '../../dist/data/tables/index.js'
 
 const IMAGE = /\.(jpe?g|png|tiff?|webp|dcm)$/i
@@ -117,3 +117,13 @@ export function writeFold({ images, folder, fold, read, random }) {
 
 /** An eighth of the patients that are not tested: what checkpoints are chosen by. */
 const isValidation = (patient) => createHash('sha256').update(`validation ${patient}`).digest()[0] % 8 === 0
+
+/** Decodes every image of a data set once, whatever its split. `more`: options of prepareDataset(). */
+export async function prepareAll(spec, folder, more = {}) {
+  const decoder = new DecoderPool({})
+  try {
+    await prepareDataset(await openDataset({ ...spec, split: 'all' }), folder, { decoder, ...more })
+  } finally {
+    await decoder.close()
+  }
+}

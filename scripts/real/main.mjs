@@ -4,11 +4,10 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import yargs from 'yargs'
 import { hideBin } from 'yargs/helpers'
-import { DecoderPool, openDataset, prepareDataset } from '../../dist/data/index.js'
 import { evaluate } from '../../dist/eval/index.js'
 import { terminalReporter } from '../../dist/setup/report.js'
 import { ConsoleLog, readRunOptions, train } from '../../dist/train/index.js'
-import { readImages, writeFold } from './dataset.mjs'
+import { prepareAll, readImages, writeFold } from './dataset.mjs'
 import { pooled, shownTable } from './results.mjs'
 
 const STAGES = ['prompt', 'linear-probe', 'fine-tune']
@@ -60,7 +59,9 @@ async function main() {
   if (wrong !== undefined) throw new Error(`--stages: expected some of ${STAGES.join(', ')}, but received '${wrong}'`)
   const read = await readImages({ images, table, columns: columnsOf(options), words: wordsOf(options.words) })
   process.stderr.write(`${read.rows.length} images of ${read.classes.join(', ')}; ${read.known} are in the table\n`)
-  const prepared = await prepare(writeFold({ ...options, folder: join(out, 'all'), fold: 0, read, random: false }))
+  const prepared = join(out, 'prepared')
+  const all = writeFold({ ...options, folder: join(out, 'all'), fold: 0, read, random: false })
+  await prepareAll(all, prepared, { reporter: terminalReporter() })
   const results = []
   for (const fold of folds) results.push(...(await oneFold(fold, read, prepared, stages)))
   const rows = await pooled(results)
@@ -92,19 +93,6 @@ function wordsOf(list) {
       throw new Error(`--words: expected CLASS=words, but received '${each}'`)
     }),
   )
-}
-
-/** Decodes every image once. */
-async function prepare(spec) {
-  const folder = join(options.out, 'prepared')
-  const decoder = new DecoderPool({})
-  try {
-    const dataset = await openDataset({ ...spec, split: 'all' })
-    await prepareDataset(dataset, folder, { decoder, reporter: terminalReporter() })
-  } finally {
-    await decoder.close()
-  }
-  return folder
 }
 
 /** Pre-training and what follows it, each evaluated on the fold's test part. */

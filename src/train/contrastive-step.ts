@@ -72,13 +72,11 @@ export async function contrastiveStep(
   // only what is returned lives on: what a layer leaves is freed as soon as the backward has passed it
   const run = <T>(work: () => T): T => scope.run(() => random.run(() => torch.scope(() => cast(model, options, work))))
   const feature = (start: number) =>
-    torch.scope(() =>
-      imageFeature(
-        model.image,
-        batch.pixels.narrow(0, start, Math.min(microBatch, total - start)),
-        model.imagePooling,
-        forward,
-      ),
+    imageFeature(
+      model.image,
+      batch.pixels.narrow(0, start, Math.min(microBatch, total - start)),
+      model.imagePooling,
+      forward,
     )
   const starts = Array.from({ length: Math.ceil(total / microBatch) }, (_, k) => k * microBatch)
 
