@@ -38,7 +38,7 @@ export const imageModel = z.object({
   pooling: z.enum(['mean-prenorm', 'cls', 'mean-patches', 'pooled']),
   /** What images become before the encoder: src/data/augment. */
   input: z
-    .object({ size: z.number().int().positive(), resize: z.enum(['published', 'crop']) })
+    .object({ size: z.number().int().positive(), resize: z.enum(['published', 'crop', 'whole']) })
     .default({ size: 224, resize: 'published' }),
 })
 

@@ -1,7 +1,7 @@
 /*
  * Data sets from disk to the training step.
  */
-export { type InputOptions, inputOf, type Resize } from './augment/input.js'
+export { type InputOptions, inputOf, RESIZES, type Resize } from './augment/input.js'
 export { DATASET_KINDS, type DatasetSpec, openDataset } from './datasets/index.js'
 export { atMostOfClasses } from './datasets/select.js'
 export * from './images/index.js'

@@ -5,8 +5,12 @@ import type { Augmentation } from './parameters.js'
  * The geometry of the last stage.
  */
 
-/** Otsu's box stretched to the square ('published': what the published data module does), or stretched to 8/7 of it and cropped. */
-export type Resize = 'published' | 'crop'
+/**
+ * What of an image is stretched to the square: Otsu's box ('published': what the published data module does), the same to
+ * 8/7 of it and cropped ('crop'), or the padded image as it is ('whole').
+ */
+export const RESIZES = ['published', 'crop', 'whole'] as const
+export type Resize = (typeof RESIZES)[number]
 
 /** 'crop' stretches to 256 for 224. */
 const CROP_MARGIN = 8 / 7

@@ -4,7 +4,7 @@ import { cropStart, inverseOf, type Places, type Resize, stretchedSide, UNMOVED 
 import { inputByOperators } from './operators.js'
 import type { Augmentation } from './parameters.js'
 
-export type { Resize } from './geometry.js'
+export { RESIZES, type Resize } from './geometry.js'
 
 export interface InputOptions {
   /** Default: 'published'. */
@@ -47,7 +47,9 @@ export function inputOf(padded: Tensor | readonly Tensor[], boxes: readonly Box[
   const { resize = 'published', size = 224, channels = 1, augmentations = null, order = null } = options
   const images = Array.isArray(padded) ? (padded as readonly Tensor[]) : [padded as Tensor]
   check(images, boxes, size, augmentations, order)
-  const places = { boxes, augmentations }
+  const side = images[0]!.size(-1)
+  const whole = { top: 0, left: 0, bottom: side - 1, right: side - 1 }
+  const places = { boxes: resize === 'whole' ? boxes.map(() => whole) : boxes, augmentations }
   return noGrad(() =>
     scope(() => {
       const device = (options.device ?? images[0]!.device) as Device

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { RESIZES } from '../../data/index.js'
 import type { AdapterConfig } from '../../peft/index.js'
 import { checkWarmup, count, data, optimizer, patterns, running, validationBy } from './shared.js'
 
@@ -123,7 +124,8 @@ const pretrainOptions = z.strictObject({
   /** Of 'corpus': distinct captions, above which it is refused. */
   maximumCaptions: count.default(4_000),
   augment: z.boolean().default(true),
-  resize: z.enum(['published', 'crop']).default('published'),
+  /** What of an image is stretched to the input: Otsu's box ('published'), cropped ('crop'), or all of it ('whole'). */
+  resize: z.enum(RESIZES).default('published'),
   imageSize: count.default(224),
   freeze: patterns,
   unfreeze: patterns,

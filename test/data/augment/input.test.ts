@@ -167,6 +167,27 @@ describe('input', () => {
       }
     }))
 
+  it("leaves Otsu's box aside where the whole image is wanted", () =>
+    torch.scope(() => {
+      const numbers = [0, 1, 2, 3]
+      const images = pictures(numbers, 64)
+      const boxes = numbers.map((number) => ({ top: 9, left: 11 + number, bottom: 50, right: 55 }))
+      const augmentations = numbers.map((number) => draw(number))
+      for (const options of [{ size: 40 }, { size: 40, augmentations }]) {
+        const all = inputOf(images, boxes, { ...options, resize: 'whole' })
+        expect(
+          all.equal(
+            inputOf(
+              images,
+              numbers.map(() => whole(64)),
+              options,
+            ),
+          ),
+        ).toBe(true)
+        expect(all.equal(inputOf(images, boxes, options))).toBe(false)
+      }
+    }))
+
   it('does not depend on the batch', () =>
     torch.scope(() => {
       const numbers = Array.from({ length: 19 }, (_, index) => index % 4)
