@@ -38,8 +38,12 @@ export const imageModel = z.object({
   pooling: z.enum(['mean-prenorm', 'cls', 'mean-patches', 'pooled']),
   /** What images become before the encoder: src/data/augment. */
   input: z
-    .object({ size: z.number().int().positive(), resize: z.enum(['published', 'crop', 'whole']) })
-    .default({ size: 224, resize: 'published' }),
+    .object({
+      size: z.number().int().positive(),
+      resize: z.enum(['published', 'crop', 'whole']),
+      oversample: z.number().int().positive().default(1),
+    })
+    .default({ size: 224, resize: 'published', oversample: 1 }),
 })
 
 const modelConfig = z.object({
@@ -127,7 +131,7 @@ export function saveModel(folder: string, model: TextTower, options: SaveModelOp
     version: 1,
     embeddingWidth: model.embeddingWidth,
     image: {
-      input: options.input ?? { size: 224, resize: 'published' },
+      input: options.input ?? { size: 224, resize: 'published', oversample: 1 },
       config: exactJson(options.imageConfig),
       pooling: model.imagePooling,
       projection: model.imageProjectionOptions,

@@ -24,13 +24,13 @@ export async function withPixels<Result>(
   const list = (Array.isArray(images) ? images : [images]) as readonly ImageSource[]
   if (list.length === 0) throw new RangeError('encodeImage: expected one image at least, but received none')
   const read = await Promise.all(list.map((image) => (image instanceof torch.Tensor ? image : prepareImage(image))))
-  const { size, resize } = input
+  const { size, resize, oversample } = input
   const result = torch.scope(() => {
     const pixels = read.map((image) => {
       if (image instanceof torch.Tensor) return image.ndim === 3 ? image.unsqueeze(0) : image
       const { padded, box } = image
       const batch = torch.fromTypedArray(padded.pixels, [1, 1, padded.height, padded.width])
-      return inputOf(batch, [box as Box], { size, resize, channels: 3, device })
+      return inputOf(batch, [box as Box], { size, resize, oversample, channels: 3, device })
     })
     return use(torch.cat(pixels, 0))
   })

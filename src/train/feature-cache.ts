@@ -22,7 +22,7 @@ export interface FeatureSource {
   /** How images come to the encoder. `batchSize` goes through it at once. */
   readonly loader: Pick<
     LoaderOptions,
-    'decoder' | 'prepared' | 'resize' | 'size' | 'device' | 'maxProblems' | 'signal'
+    'decoder' | 'prepared' | 'resize' | 'size' | 'oversample' | 'device' | 'maxProblems' | 'signal'
   > & {
     readonly batchSize: number
   }
@@ -70,7 +70,7 @@ export class FeatureTable implements Disposable {
 
 /** A hash of all that changes features: another fraction, label set, resolution or checkpoint has another. */
 export function featureKey({ encoderHash, pooling, dataset, loader }: FeatureSource): string {
-  const { size = 224, resize = 'published', decoder, prepared } = loader
+  const { size = 224, resize = 'published', oversample = 1, decoder, prepared } = loader
   const hash = createHash('sha256')
   hash.update(
     JSON.stringify({
@@ -82,6 +82,7 @@ export function featureKey({ encoderHash, pooling, dataset, loader }: FeatureSou
       images: prepared?.settings ?? decoder?.settings ?? null,
       size,
       resize,
+      ...(oversample === 1 ? {} : { oversample }),
     }),
   )
   // a part of the data set may carry the hash of the whole

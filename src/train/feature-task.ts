@@ -28,7 +28,7 @@ interface FeatureStage extends Pick<Task, 'model' | 'logScale' | 'saveModel'> {
   /** A part of the model. */
   readonly encoder: ImageEncoder
   readonly pooling: ImagePooling
-  readonly input: { readonly size: number; readonly resize: Resize }
+  readonly input: { readonly size: number; readonly resize: Resize; readonly oversample: number }
   readonly device: torch.Device
   readonly data: LabelledData
   /** Distinct texts; null where the stage has none. */

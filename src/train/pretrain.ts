@@ -27,7 +27,7 @@ export async function pretrainTask(
   context: RunContext,
   from: string | null,
 ): Promise<Task<Batch>> {
-  const { data, batchSize, microBatch, seed, imageSize, resize, augment, targets, precision } = options
+  const { data, batchSize, microBatch, seed, imageSize, resize, oversample, augment, targets, precision } = options
   const { processes = torch.distributed.Processes.alone } = context
   const device = processes.deviceOf(options.device)
   const spec = { maxProblems: options.maxProblems, ...data } as unknown as DatasetSpec
@@ -40,6 +40,7 @@ export async function pretrainTask(
       seed,
       resize,
       size: imageSize,
+      oversample,
       channels: 3 as const,
       device,
       maxProblems: options.maxProblems,

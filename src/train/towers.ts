@@ -192,7 +192,7 @@ export async function buildTowers(
       imageConfig,
       textConfig,
       textWeights: weights,
-      input: { size: options.imageSize, resize: options.resize },
+      input: { size: options.imageSize, resize: options.resize, oversample: options.oversample },
       tokenizer: readFileSync(tokenizerFile, 'utf8'),
     },
   }

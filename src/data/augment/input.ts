@@ -1,4 +1,4 @@
-import { callOperator, cat, type Device, fromTypedArray, noGrad, scope, type Tensor } from '../../torch/index.js'
+import { callOperator, cat, type Device, fromTypedArray, nn, noGrad, scope, type Tensor } from '../../torch/index.js'
 import type { Box } from '../images/gray.js'
 import { cropStart, inverseOf, type Places, type Resize, stretchedSide, UNMOVED } from './geometry.js'
 import { inputByOperators } from './operators.js'
@@ -11,6 +11,11 @@ export interface InputOptions {
   readonly resize?: Resize
   /** Side of the result in pixels. Default: 224. */
   readonly size?: number
+  /**
+   * Images are made at so many times the side, and averaged down. The published augmentation blurs by pixels and looks up
+   * nearest ones, which is coarse on small images: there 2 is better. Default: 1.
+   */
+  readonly oversample?: number
   /** 3 repeats the gray channel, without memory of its own. Default: 1. */
   readonly channels?: 1 | 3
   /** What is done to each image. Default: nothing, and a crop is the centre's. */
@@ -44,8 +49,21 @@ const LARGEST = 16384
  * @throws RangeError for a box outside of its image, or numbers of images or dtypes that differ
  */
 export function inputOf(padded: Tensor | readonly Tensor[], boxes: readonly Box[], options: InputOptions = {}): Tensor {
-  const { resize = 'published', size = 224, channels = 1, augmentations = null, order = null } = options
+  const {
+    resize = 'published',
+    size: made = 224,
+    oversample = 1,
+    channels = 1,
+    augmentations = null,
+    order = null,
+  } = options
   const images = Array.isArray(padded) ? (padded as readonly Tensor[]) : [padded as Tensor]
+  if (!(Number.isInteger(oversample) && oversample >= 1)) {
+    throw new RangeError(
+      `inputOf: expected a whole number of times that images are made larger and averaged, but received oversample ${oversample}`,
+    )
+  }
+  const size = made * oversample
   check(images, boxes, size, augmentations, order)
   const side = images[0]!.size(-1)
   const whole = { top: 0, left: 0, bottom: side - 1, right: side - 1 }
@@ -58,7 +76,8 @@ export function inputOf(padded: Tensor | readonly Tensor[], boxes: readonly Box[
       const result = fused
         ? inputInOne(there, places, size, resize, order)
         : inputByOperators(inOrder(there, order), places, size, resize)
-      return channels === 3 ? result.expand([-1, 3, -1, -1]) : result
+      const averaged = oversample === 1 ? result : nn.functional.avgPool2d(result, oversample)
+      return channels === 3 ? averaged.expand([-1, 3, -1, -1]) : averaged
     }),
   )
 }

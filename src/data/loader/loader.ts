@@ -323,10 +323,10 @@ export class DataLoader implements AsyncIterable<Batch> {
 
   /** The last stage: on the device, over libtorch's threads where that is the CPU. The images are let go. */
   #pixels({ images, shards, order, boxes, augmentations }: Loaded): Tensor {
-    const { resize, size, channels, device = 'cpu' } = this.options
+    const { resize, size, oversample, channels, device = 'cpu' } = this.options
     try {
       const more = augmentations === null ? {} : { augmentations }
-      return keep(inputOf(shards ?? images, boxes, { resize, size, channels, device, order, ...more }))
+      return keep(inputOf(shards ?? images, boxes, { resize, size, oversample, channels, device, order, ...more }))
     } finally {
       dispose(images)
     }

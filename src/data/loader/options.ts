@@ -25,6 +25,8 @@ export interface LoaderOptions {
   readonly resize?: Resize
   /** Side of the pixels. Default: 224. */
   readonly size?: number
+  /** As of inputOf(). Default: 1. */
+  readonly oversample?: number
   readonly channels?: 1 | 3
   /** Default: 'cpu'. With a GPU, images wait for it in pinned memory, and the last stage runs there. */
   readonly device?: Device

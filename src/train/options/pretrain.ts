@@ -127,6 +127,8 @@ const pretrainOptions = z.strictObject({
   /** What of an image is stretched to the input: Otsu's box ('published'), cropped ('crop'), or all of it ('whole'). */
   resize: z.enum(RESIZES).default('published'),
   imageSize: count.default(224),
+  /** Images are made at so many times that side, and averaged: the augmentation is coarse on small images. */
+  oversample: count.max(8).default(1),
   freeze: patterns,
   unfreeze: patterns,
   ...running,

@@ -188,6 +188,20 @@ describe('input', () => {
       }
     }))
 
+  it('averages what it makes at a multiple of the side', () =>
+    torch.scope(() => {
+      const numbers = [0, 1, 2, 3]
+      const images = pictures(numbers, 64)
+      const boxes = numbers.map(() => ({ top: 9, left: 11, bottom: 50, right: 55 }))
+      const augmentations = numbers.map((number) => draw(number))
+      const found = inputOf(images, boxes, { size: 20, oversample: 2, augmentations, channels: 3 })
+      expect(found.shape).toEqual([4, 3, 20, 20])
+      const large = inputOf(images, boxes, { size: 40, augmentations })
+      const means = large.view([4, 1, 20, 2, 20, 2]).mean([3, 5])
+      expect(found.sub(means).abs().max().item()).toBeLessThan(1e-6)
+      expect(() => inputOf(images, boxes, { size: 20, oversample: 1.5 })).toThrow(/average/)
+    }))
+
   it('does not depend on the batch', () =>
     torch.scope(() => {
       const numbers = Array.from({ length: 19 }, (_, index) => index % 4)
