@@ -52,8 +52,9 @@ const turn = () => new Promise<void>((resolve) => setImmediate(resolve))
 /**
  * The run around a stage: steps with their rates, validation, logs, checkpoints, stops.
  *
- * Several processes run the same steps on batches of their own: gradients become their mean while the last backward() of a step runs, with which all parameters stay
- * the same, and so does everything that is decided by them. The first one writes; the checkpoint is of all.
+ * Several processes run the same steps on batches of their own: gradients become their mean while the last backward() of a
+ * step runs, with which all parameters stay the same, and so does everything that is decided by them. The first one writes;
+ * the checkpoint is of all.
  */
 export class Run<Batch extends TaskBatch> {
   readonly #log: StepLog

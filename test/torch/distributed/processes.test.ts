@@ -26,6 +26,11 @@ describe('processes', () => {
         reduced: [[1, 1, 1], [1, 1], 1],
         without: expect.stringMatching(/expected the output to depend on every parameter, but it does not on second;/),
         value: 1,
+        exact: true,
+        beforeTheLast: [0, 0],
+        // the last layer's bucket alone, and then that of the others
+        duringBackward: 1,
+        afterwards: 1,
         skipped: 1,
         shared: [7, 7],
         features: ['float32', [0, 0, 1, 1, 2, 2], [rank, rank]],

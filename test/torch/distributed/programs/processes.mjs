@@ -80,6 +80,43 @@ const sgd = new torch.optim.SGD(parameters.slice(0, 1), { lr: 1 })
 found.skipped = torch.optim.stepIfFinite(sgd).item()
 means[Symbol.dispose]()
 
+// the first backward sums in the order of those after it, so that a run that goes on is exact
+{
+  const own = Array.from({ length: 5 }, (_, k) => new torch.nn.Parameter(torch.zeros([1000 + 7 * k])))
+  const mean = processes.gradientMean(own.map((each, k) => [`${k}`, each]))
+  const generator = new torch.Generator().manualSeed(rank)
+  const factors = own.map(({ shape }) => torch.randn(shape, { generator }))
+  const sums = [0, 1].map(() => {
+    for (const parameter of own) parameter.grad = null
+    // backward comes to the first parameter first
+    const terms = own.map((each, k) => each.mul(factors[k]).sum()).toReversed()
+    mean.backward(terms.reduce((sum, each) => sum.add(each)))
+    return own.map(({ grad }) => grad.clone())
+  })
+  found.exact = sums[0].every((each, k) => torch.equal(each, sums[1][k]))
+  mean[Symbol.dispose]()
+}
+
+// what has been reduced by the time that backward comes to the first of three layers, each more than the first bucket
+{
+  const layers = [0, 1, 2].map(() => new torch.nn.Linear(640, 640, { bias: false }))
+  const mean = processes.gradientMean(layers.map(({ weight }, k) => [`${k}`, weight]))
+  let profiler = null
+  const reductions = () => profiler.stop().find(({ name }) => name === 'c10d::allreduce_')?.calls ?? 0
+  layers[0].weight.registerHook(() => {
+    found.duringBackward = reductions()
+    profiler = new torch.profiler.Profiler()
+  })
+  const output = () => layers.reduce((x, layer) => layer.forward(x), torch.ones([2, 640])).sum()
+  profiler = new torch.profiler.Profiler()
+  output().backward()
+  found.beforeTheLast = [found.duringBackward, reductions()]
+  profiler = new torch.profiler.Profiler()
+  mean.backward(output())
+  found.afterwards = reductions()
+  mean[Symbol.dispose]()
+}
+
 // the first one's values for all
 const shared = torch.full([2], rank + 7)
 await processes.share([shared])
