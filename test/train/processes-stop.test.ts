@@ -197,4 +197,14 @@ describe('several processes are refused', () => {
     await expect(train(options)).rejects.toThrow(/expected an image encoder without BatchNorm for several processes/)
     expect(existsSync(join(out(), 'checkpoints'))).toBe(false)
   })
+
+  it('for a parameter without a gradient, as one process is', async () => {
+    const [labels, findings, unfreeze] = ['multi' as const, ['Edema'], ['image.embeddings.mask_token']]
+    const running = { steps: 1, batchSize: 4, workers: 1, processes: 2, timeout: 20 }
+    const place = { stage: 'fine-tune' as const, from: from(), out: join(data.folder, 'unreached') }
+    const options = { ...place, labels, findings, unfreeze, ...running }
+    await expect(train(options)).rejects.toThrow(
+      /expected each of \d+ trainable tensors to have a gradient .* but 1 have none: image\.embeddings\.mask_token;/,
+    )
+  })
 })

@@ -85,8 +85,9 @@ async function expectAsOne(name: string, options: TrainOptions & { batchSize: nu
   expectSameGradients(gradientsOf(two), gradientsOf(one))
   const [before, after] = [tensorsOf(one, 1, 'trainable'), tensorsOf(one, STEPS, 'trainable')]
   expectSameParameters(tensorsOf(two, STEPS, 'trainable'), after)
-  // and they did move
-  expect(Math.max(...[...after].map(([name, tensor]) => largest(tensor.sub(before.get(name)!))))).toBeGreaterThan(1e-3)
+  // and they did move; adapters are saved with the ranks that are left
+  const moved = [...after].filter(([name, { shape }]) => shape.join() === before.get(name)!.shape.join())
+  expect(Math.max(...moved.map(([name, tensor]) => largest(tensor.sub(before.get(name)!))))).toBeGreaterThan(1e-3)
 }
 
 describe('two processes train as one that has their batches together', () => {
@@ -100,6 +101,10 @@ describe('two processes train as one that has their batches together', () => {
         optimizer: { ...sgd, clipNorm: 0.5 },
         ema: { decay: 0.9 },
       },
+    ],
+    [
+      'adapters whose ranks and regulariser change, images in parts',
+      { peft: { type: 'adalora', initR: 4, targetR: 2, tinit: 1, tfinal: 1, dropout: 0 } },
     ],
   ] as [string, Partial<PretrainOptions>][])('%s', async (name, more) => {
     await expectAsOne(name, { ...plainRun(), ...more, batchSize: 8 })
