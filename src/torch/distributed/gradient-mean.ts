@@ -18,7 +18,7 @@ const FIRST_BUCKET_BYTES = MIB
  * buckets of them while that backward() still runs. A step may have others before it, whose gradients add up on each process
  * and are reduced with the last one's. Of one process everything is as it was.
  *
- * Gradients are views of the buckets: set them to null, or to zero, before each step.
+ * Gradients are views of the buckets: set them to null before each step, by which those that a step leaves out are found.
  */
 export class GradientMean implements Disposable {
   readonly #reducer: NativeReducer | null
