@@ -9,9 +9,9 @@ import type { NativeReducer } from './native.js'
 
 const MIB = 2 ** 20
 /** Gradients are reduced together in buckets of about this many bytes. */
-const BUCKET_BYTES = 25 * MIB
+export const BUCKET_BYTES = 25 * MIB
 /** The first bucket is smaller, so that reducing starts early. */
-const FIRST_BUCKET_BYTES = MIB
+export const FIRST_BUCKET_BYTES = MIB
 
 /**
  * Gradients that are the processes' mean when the last backward() of a step ends: libtorch's own DDP Reducer, which reduces
