@@ -4,6 +4,7 @@ import { pretrainTask } from '../../dist/train/pretrain.js'
 import { RandomStream } from '../../dist/train/random-stream.js'
 
 const pause = () => new Promise(setImmediate)
+const lastBackward = (output, gradient) => output.backward(gradient)
 
 export class TaskSteps {
   static async open(options) {
@@ -39,7 +40,7 @@ export class TaskSteps {
   async one(batch) {
     const { task, optimizer, random } = this
     optimizer.zeroGrad()
-    const { loss, held } = await task.step(batch, { random, pause })
+    const { loss, held } = await task.step(batch, { random, pause, lastBackward })
     torch.scope(() => {
       torch.noGrad(() => torch.optim.getTotalNorm([...optimizer.parameters()].flatMap(({ grad }) => grad ?? [])))
       torch.optim.stepIfFinite(optimizer)

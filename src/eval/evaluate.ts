@@ -1,9 +1,9 @@
-import type { AskedClass } from '../data/captions/index.js'
-import { type Dataset, type DatasetSpec, imagesOf, type OpenImages, openDataset } from '../data/index.js'
+import { type Dataset, imagesOf, openDataset } from '../data/index.js'
 import { messageOf } from '../setup/errors.js'
 import * as torch from '../torch/index.js'
 import { classify } from './classify.js'
 import { encodeDataset } from './encode-dataset.js'
+import { conclude, type Evaluation, provenanceOf, type RetrievalEvaluation, reportFolder } from './evaluation.js'
 import { thresholdData, withSplit } from './evaluation-data.js'
 import { type ExampleSource, grayImages, type ImageReader, mapExamples, retrievalExamples } from './examples.js'
 import { launchEvaluation } from './launch.js'
@@ -11,26 +11,11 @@ import { LoadedClassifier } from './loaded-classifier.js'
 import { LoadedModel, load } from './loaded-model.js'
 import { checkOptions, checkUsed, type EvaluateOptions, type EvaluationTask } from './options.js'
 import type { Predictions } from './predictions.js'
-import { makeFolder } from './report/folder.js'
-import { type WrittenReport, writeReport } from './report/index.js'
 import { retrievalRanks } from './retrieval.js'
-import { type Provenance, type Summary, summarize } from './summary.js'
 import { isMultiLabel, type ZeroShotResult, zeroShot } from './zero-shot.js'
 
 const { Processes, startsProcesses } = torch.distributed
 type Processes = torch.distributed.Processes
-
-export interface Evaluation {
-  readonly summary: Summary
-  readonly predictions: Predictions
-  /** Null where none was asked for; of several processes that were started by a launcher, the first one's alone. */
-  readonly report: WrittenReport | null
-}
-
-/** Of the task 'retrieval', which predicts no class. */
-export interface RetrievalEvaluation extends Omit<Evaluation, 'predictions'> {
-  readonly predictions: null
-}
 
 /**
  * Evaluates a model on a test set: of several processes each encodes a part of the images, and all get what one process
@@ -88,59 +73,13 @@ function loadingOf(options: EvaluateOptions) {
   return { images, source }
 }
 
-/** How images came to the model. */
-function preprocessingOf({ input }: LoadedModel | LoadedClassifier, { source }: OpenImages) {
-  const { size, ...settings } = 'prepared' in source ? source.prepared.settings : source.decoder.settings
-  return { ...input, padded: size, ...settings }
-}
-
-interface Found {
-  readonly dataset: Dataset
-  readonly spec: DatasetSpec
-  readonly images: OpenImages
-  readonly prompts: readonly AskedClass[]
-  readonly settings: Provenance['settings']
-}
-
-async function provenanceOf(
-  model: LoadedModel | LoadedClassifier,
-  evaluation: EvaluationTask,
-  { dataset, spec, images, prompts, settings }: Found,
-  { name, ensemble = 'mean-embedding', seed = 0 }: EvaluateOptions,
-): Promise<Provenance> {
-  const shown = (texts: readonly string[]) =>
-    model instanceof LoadedModel ? texts.map((text) => model.shownText(text)) : texts
-  const prefixes = new Set(dataset.samples.map(({ promptPrefix }) => promptPrefix))
-  return {
-    evaluation,
-    name: name ?? model.folder,
-    checkpoint: { name: model.folder, sha256: await model.hash() },
-    data: { kind: dataset.kind, split: 'split' in spec && spec.split ? spec.split : 'test', hash: dataset.hash },
-    prompts: prompts.map(({ name, prompts, negations }) => ({
-      name,
-      prompts: shown(prompts),
-      ...(negations && { negations: shown(negations) }),
-    })),
-    ensemble: prompts.length > 0 ? ensemble : null,
-    preprocessing: preprocessingOf(model, images),
-    settings: {
-      seed,
-      ...settings,
-      // before each prompt stands what is known of the image itself
-      ...(prompts.length > 0 && !prefixes.has(null) && { promptPrefixes: prefixes.size }),
-      torch: torch.info().torchVersion,
-      device: model.device,
-    },
-  }
-}
-
 async function evaluateModel(
   model: LoadedModel | LoadedClassifier,
   task: EvaluationTask,
   options: EvaluateOptions,
   processes: Processes,
 ): Promise<Evaluation> {
-  const { ensemble, labels, onProgress, resamples, seed = 0, uncertain, blank } = options
+  const { ensemble, labels, onProgress, uncertain, blank } = options
   const spec = withSplit(options.data)
   const dataset = await openDataset(spec)
   const isClassifier = model instanceof LoadedClassifier
@@ -165,27 +104,22 @@ async function evaluateModel(
     const captioned = isClassifier ? null : await captionsOf(model, result)
     using __ = captioned?.text
     const settings = { unreadable, ...(held && { validation: held.hash }) }
-    const summary = await summarize(predictions, {
-      ...(captioned && { retrieval: captioned.ranks }),
-      ...(validation && { validation }),
-      ...(resamples !== undefined && { resamples }),
-      ...(uncertain !== undefined && { uncertain }),
-      ...(blank !== undefined && { blank }),
-      seed,
-      notes,
+    return await conclude(predictions, {
       provenance: await provenanceOf(model, task, { dataset, spec, images, prompts, settings }, options),
+      measured: {
+        ...(captioned && { retrieval: captioned.ranks }),
+        ...(validation && { validation }),
+        ...(uncertain !== undefined && { uncertain }),
+        ...(blank !== undefined && { blank }),
+        notes,
+      },
+      folder,
+      shown: async () => ({
+        embedding: embeddingOf(embeddings, groupsOf(predictions)),
+        ...(await examplesOf(model, result, captioned?.text ?? null, { dataset, ...source }, options)),
+      }),
+      options,
     })
-    const report =
-      folder === null
-        ? null
-        : await writeReport(folder, {
-            summary,
-            predictions,
-            embedding: embeddingOf(embeddings, groupsOf(predictions)),
-            ...(await examplesOf(model, result, captioned?.text ?? null, { dataset, ...source }, options)),
-            ...writing(options),
-          })
-    return { summary, predictions, report }
   } finally {
     await images.close()
   }
@@ -197,7 +131,7 @@ async function evaluateRetrieval(
   options: EvaluateOptions,
   processes: Processes,
 ): Promise<RetrievalEvaluation> {
-  const { onProgress, resamples, seed = 0 } = options
+  const { onProgress } = options
   checkUsed(options, 'retrieval', true)
   const spec = withSplit(options.data)
   const dataset = await openDataset(spec)
@@ -215,38 +149,19 @@ async function evaluateRetrieval(
     const { ranks, text } = (await captionsOf(model, encoded))!
     using __ = text
     const settings = { unreadable: encoded.unreadable }
-    const summary = await summarize(null, {
-      retrieval: ranks,
-      ...(resamples !== undefined && { resamples }),
-      seed,
+    return await conclude(null, {
       provenance: await provenanceOf(model, 'retrieval', { dataset, spec, images, prompts: [], settings }, options),
+      measured: { retrieval: ranks },
+      folder,
+      shown: async () => ({
+        retrieval: await retrievalExamples(encoded, text, shownImages(model, { dataset, ...source }, options)),
+      }),
+      options,
     })
-    const report =
-      folder === null
-        ? null
-        : await writeReport(folder, {
-            summary,
-            predictions: null,
-            retrieval: await retrievalExamples(encoded, text, shownImages(model, { dataset, ...source }, options)),
-            ...writing(options),
-          })
-    return { summary, predictions: null, report }
   } finally {
     await images.close()
   }
 }
-
-/** Where this process writes the report, made; null: nowhere. */
-function reportFolder({ report }: EvaluateOptions, { isFirst }: Processes): string | null {
-  if (report === undefined || !isFirst) return null
-  makeFolder(report)
-  return report
-}
-
-const writing = ({ images, plainPaths }: EvaluateOptions) => ({
-  ...(images !== undefined && { images }),
-  ...(plainPaths !== undefined && { plainPaths }),
-})
 
 const embeddingOf = (embeddings: torch.Tensor, groups: readonly string[]) => ({
   features: embeddings.toTypedArray() as Float32Array,

@@ -12,7 +12,8 @@ export {
 } from './bootstrap.js'
 export { type ClassifyOptions, type ClassifyResult, classify } from './classify.js'
 export { type CompareOptions, type Comparison, compareRuns, type Run, readRun } from './compare.js'
-export { type Evaluation, evaluate, type RetrievalEvaluation } from './evaluate.js'
+export { evaluate } from './evaluate.js'
+export type { Evaluation, RetrievalEvaluation } from './evaluation.js'
 export type { Prediction } from './loaded.js'
 export { LoadedClassifier } from './loaded-classifier.js'
 export {

@@ -1,5 +1,5 @@
 import * as torch from '../torch/index.js'
-import type { Evaluation, RetrievalEvaluation } from './evaluate.js'
+import type { Evaluation, RetrievalEvaluation } from './evaluation.js'
 import type { EvaluateOptions, EvaluationPart } from './options.js'
 
 /** What the first process tells. */

@@ -1,5 +1,6 @@
 import { workForLauncher } from '../torch/distributed/index.js'
-import { type Evaluation, evaluate, type RetrievalEvaluation } from './evaluate.js'
+import { evaluate } from './evaluate.js'
+import type { Evaluation, RetrievalEvaluation } from './evaluation.js'
 import type { Options, Told } from './launch.js'
 
 /*

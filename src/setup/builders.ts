@@ -60,6 +60,23 @@ function warningsAreErrors(root: string): boolean {
   return existsSync(join(root, 'tsconfig.json'))
 }
 
+/**
+ * What CMakeLists.txt and binding.gyp are told, by the names that both have for it.
+ *
+ * @param separator between the parts of a list
+ */
+function buildValues(root: string, libtorch: Libtorch, separator: string): Record<string, string> {
+  const headers = [packageFile('node-api-headers', 'include'), packageFile('node-addon-api', '.')]
+  return {
+    CLEFT_TORCH_LIB: libtorch.libDir,
+    CLEFT_TORCH_INCLUDES: libtorch.includeDirs.join(separator),
+    CLEFT_TORCH_LIBRARIES: linkedLibraries(libtorch).join(separator),
+    CLEFT_TORCH_CUDA: libtorch.cuda === null ? 'off' : 'on',
+    CLEFT_NODE_INCLUDES: headers.join(separator),
+    CLEFT_WARNINGS_AS_ERRORS: warningsAreErrors(root) ? 'on' : 'off',
+  }
+}
+
 async function compile(
   what: string,
   parameters: readonly string[],
@@ -103,15 +120,7 @@ export async function buildWithCMake(
     : root
   if (home !== root) rmSync(out, { recursive: true, force: true })
   mkdirSync(out, { recursive: true })
-  const values: Record<string, string> = {
-    CLEFT_TORCH_LIB: libtorch.libDir,
-    CLEFT_TORCH_INCLUDES: libtorch.includeDirs.join(';'),
-    CLEFT_TORCH_LIBRARIES: linkedLibraries(libtorch).join(';'),
-    CLEFT_TORCH_CUDA: libtorch.cuda === null ? 'OFF' : 'ON',
-    CLEFT_NODE_INCLUDES: [packageFile('node-api-headers', 'include'), packageFile('node-addon-api', '.')].join(';'),
-    CLEFT_WARNINGS_AS_ERRORS: warningsAreErrors(root) ? 'ON' : 'OFF',
-    CLEFT_RELOCATABLE: relocatable ? 'ON' : 'OFF',
-  }
+  const values = { ...buildValues(root, libtorch, ';'), CLEFT_RELOCATABLE: relocatable ? 'on' : 'off' }
   const tool = packageFile('cmake-js', 'bin/cmake-js')
   const common = ['--directory', root, '--out', out, '--config', 'Release']
   const settings = Object.entries(values).map(([name, value]) => `--CD${name}=${value.replaceAll('\\', '/')}`)
@@ -181,15 +190,7 @@ export async function buildWithNodeGyp(
   const nodeFolder = join(work, 'node')
   makeNodeFolder(nodeFolder)
   // Values go through the environment: gyp's own -D options break at spaces.
-  const env = {
-    ...process.env,
-    CLEFT_TORCH_LIB: libtorch.libDir,
-    CLEFT_TORCH_INCLUDES: libtorch.includeDirs.join('\n'),
-    CLEFT_TORCH_LIBRARIES: linkedLibraries(libtorch).join('\n'),
-    CLEFT_TORCH_CUDA: libtorch.cuda === null ? 'off' : 'on',
-    CLEFT_NODE_INCLUDES: [packageFile('node-api-headers', 'include'), packageFile('node-addon-api', '.')].join('\n'),
-    CLEFT_WARNINGS_AS_ERRORS: warningsAreErrors(root) ? 'on' : 'off',
-  }
+  const env = { ...process.env, ...buildValues(root, libtorch, '\n') }
   const tool = packageFile('node-gyp', 'bin/node-gyp.js')
   const jobs = String(parallelJobs())
   const parameters = ['configure', 'build', `--nodedir=${nodeFolder}`, `--jobs=${jobs}`, '--release']

@@ -171,7 +171,7 @@ async function classificationStep(
   model: Classifier,
   labels: ClassLabels,
   { pixels, samples }: Batch,
-  { random, pause, scaleLoss, microBatch, device, options, processes }: ClassificationStep,
+  { random, pause, lastBackward, scaleLoss, microBatch, device, options, processes }: ClassificationStep,
 ): Promise<StepOutcome> {
   using scope = new torch.Scope()
   const { targets, count: own } = scope.run(() => labels.targetsOf(samples, device))
@@ -189,7 +189,8 @@ async function classificationStep(
           torch.scope(() => inPrecision(options.precision, device, () => model.forward(pixels.narrow(0, start, size)))),
         )
         const loss = classificationLoss(logits, own).div(Math.max(1 / processes.size, count))
-        random.run(() => (scaleLoss?.(loss) ?? loss).backward())
+        const scaled = scaleLoss?.(loss) ?? loss
+        random.run(() => (start + size < samples.length ? scaled.backward() : lastBackward(scaled)))
         return [loss.detach(), logits.detach()] as const
       })
       losses.push(loss)

@@ -36,6 +36,8 @@ export interface StepOptions {
   isLocal?: boolean
   /** Called between micro-batches: gives the event loop its turn, and may throw to stop. */
   pause?: () => Promise<void>
+  /** The backward() after which no other comes. Default: a plain one. */
+  lastBackward?: (output: Tensor, gradient?: Tensor) => void
 }
 
 export interface StepResult {
@@ -55,7 +57,7 @@ export interface StepResult {
  *
  * Of several processes each encodes its own images and texts; their features are gathered before the projections, and every
  * process has the loss of the joined batch. The mean of the gradients over the processes is then that of one process with
- * the joined batch: taking it is left to the caller.
+ * the joined batch: taking it is left to `lastBackward`.
  *
  * @throws TypeError for a split batch and an encoder with BatchNorm in it, whose statistics would be those of a part
  */
@@ -65,6 +67,8 @@ export async function contrastiveStep(
   options: StepOptions,
 ): Promise<StepResult> {
   const { random, pause = async () => {}, microBatch = batch.pixels.size(0), forward } = options
+  const { lastBackward = (output: Tensor, gradient?: Tensor) => output.backward(gradient) } = options
+  const scaled = (loss: Tensor) => options.scaleLoss?.(loss) ?? loss
   const total = batch.pixels.size(0)
   if (microBatch < total) refuseSplitBatchNorm(model)
   if ((options.processes?.size ?? 1) > 1) refuseOwnBatchNorm(model)
@@ -83,7 +87,7 @@ export async function contrastiveStep(
   if (starts.length === 1) {
     const result = run(() => lossOf(model, feature(0), batch, options))
     await pause()
-    run(() => (options.scaleLoss?.(result.loss) ?? result.loss).backward())
+    run(() => lastBackward(scaled(result.loss)))
     return torch.keep({ loss: result.loss.detach(), scores: result.scores.detach() })
   }
 
@@ -98,8 +102,8 @@ export async function contrastiveStep(
   const features = scope.run(() => torch.cat(parts, 0).requiresGrad_(trains))
   const result = run(() => lossOf(model, features, batch, options))
   await pause()
-  run(() => (options.scaleLoss?.(result.loss) ?? result.loss).backward())
   // a frozen encoder has no gradient to go through it for
+  run(() => (trains ? scaled(result.loss).backward() : lastBackward(scaled(result.loss))))
   if (!trains) return torch.keep({ loss: result.loss.detach(), scores: result.scores.detach() })
   const after = scope.run(() => random.state())
   for (const [index, start] of starts.entries()) {
@@ -107,7 +111,9 @@ export async function contrastiveStep(
     random.restore(before[index]!)
     run(() => {
       const again = feature(start)
-      again.backward(features.grad!.narrow(0, start, again.size(0)).to(again.dtype))
+      const gradient = features.grad!.narrow(0, start, again.size(0)).to(again.dtype)
+      if (index === starts.length - 1) lastBackward(again, gradient)
+      else again.backward(gradient)
     })
   }
   random.restore(after)

@@ -56,13 +56,13 @@ export async function featureTask(
       batches: new FeatureBatches(table!, { batchSize, seed, device }),
       logScale,
       start: { images: table!.samples.length, captions, figures: null },
-      async step(batch, { random, pause, scaleLoss }) {
+      async step(batch, { random, pause, scaleLoss, lastBackward }) {
         await pause()
         return torch.scope(() => {
           const { targets, count } = labels.targetsOf(batch.samples, device)
           const logits = random.run(() => inPrecision(precision, device, () => classify(batch.features, batch.samples)))
           const loss = classificationLoss(logits, targets).div(Math.max(1, count))
-          ;(scaleLoss?.(loss) ?? loss).backward()
+          lastBackward(scaleLoss?.(loss) ?? loss)
           return outcomeOf(loss.detach(), logits.detach(), targets)
         })
       },

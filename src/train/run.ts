@@ -52,14 +52,17 @@ const turn = () => new Promise<void>((resolve) => setImmediate(resolve))
 /**
  * The run around a stage: steps with their rates, validation, logs, checkpoints, stops.
  *
- * Several processes run the same steps on batches of their own: gradients become their mean, with which all parameters stay
- * the same, and so does everything that is decided by them. The first one writes; the checkpoint is of all.
+ * Several processes run the same steps on batches of their own: gradients become their mean while the last backward() of a
+ * step runs, with which all parameters stay the same, and so does everything that is decided by them. The first one writes;
+ * the checkpoint is of all.
  */
 export class Run<Batch extends TaskBatch> {
   readonly #log: StepLog
   readonly #rate: torch.optim.Schedule
   readonly #state: RunState
   readonly #processes: Processes
+  /** Made once the processes have the same parameters. */
+  #gradients: torch.distributed.GradientMean | null = null
   readonly #started = performance.now()
   #step = 0
   #best: Progress['best'] = null
@@ -198,6 +201,9 @@ export class Run<Batch extends TaskBatch> {
     const trained = model.parameters().filter(({ requiresGrad }) => requiresGrad)
     const averages = this.#state.ema?.stateDict().shadow_params ?? []
     await this.#processes.share([...trained, ...model.buffers(), ...averages])
+    this.#gradients = this.#processes.gradientMean(
+      model.namedParameters().filter(([, { requiresGrad }]) => requiresGrad),
+    )
   }
 
   /**
@@ -213,12 +219,17 @@ export class Run<Batch extends TaskBatch> {
     const { optimizer, random, scaler, ema } = this.#state
     const processes = this.#processes
     const { task } = this
+    const gradients = this.#gradients!
+    // the gradients of the first are looked at before they are others' too
+    const isFirst = this.#step === 0
     optimizer.zeroGrad()
     const step = () =>
       this.undoing(() =>
         task.step(batch, {
           random,
           pause: this.pause,
+          lastBackward: (output, gradient) =>
+            isFirst ? output.backward(gradient) : gradients.backward(output, gradient),
           ...(scaler && { scaleLoss: (each) => scaler.scale(each) }),
         }),
       )
@@ -227,8 +238,11 @@ export class Run<Batch extends TaskBatch> {
       processes.size > 1
         ? await step()
         : await retryOutOfMemory(step, () => optimizer.zeroGrad(), { model: task.model, optimizer })
-    await processes.averageGradients([...optimizer.parameters()], [outcome.loss])
-    if (this.#step === 0) checkFirstGradients(task.model, { isScaled: scaler !== null })
+    if (isFirst) {
+      checkFirstGradients(task.model, { isScaled: scaler !== null })
+      gradients.reduce()
+    }
+    await processes.average([outcome.loss])
     const lr = this.#rate(this.#step)
     for (const [index, group] of optimizer.paramGroups.entries()) group.lr = lr * task.groups[index]!.rateScale
     const { gradientNorm, skipped } = this.update()
@@ -367,6 +381,7 @@ export class Run<Batch extends TaskBatch> {
   close(): Promise<void> {
     const { optimizer, random, scaler, ema } = this.#state
     optimizer.dispose()
+    this.#gradients?.[Symbol.dispose]()
     random[Symbol.dispose]()
     scaler?.dispose()
     ema?.dispose()

@@ -32,6 +32,13 @@ export interface StepTools {
   readonly scaleLoss?: (loss: torch.Tensor) => torch.Tensor
   /** Called between micro-batches: gives the event loop its turn, and throws to stop where there is one process. */
   readonly pause: () => Promise<void>
+  /**
+   * The backward() that ends a step, for each step once: of several processes it makes the gradients their mean. Those before
+   * it are plain ones.
+   *
+   * @param gradient the output's, where that is no single value
+   */
+  readonly lastBackward: (output: torch.Tensor, gradient?: torch.Tensor) => void
 }
 
 /** What a step leaves on the device. The tensors are the run's. */
@@ -54,7 +61,7 @@ export interface Task<Batch extends TaskBatch = TaskBatch> {
   readonly start: Pick<StartEvent, 'images' | 'captions' | 'figures'>
   /**
    * Forward and backward: gradients are added to the parameters'. Of several processes, their mean is that of the joined
-   * batch; taking it is the run's.
+   * batch.
    */
   step(batch: Batch, tools: StepTools): Promise<StepOutcome>
   /**

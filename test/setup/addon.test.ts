@@ -19,6 +19,7 @@ import { resolveLibtorch } from '../../src/setup/libtorch.js'
 import { packageRoot } from '../../src/setup/paths.js'
 import { probeAddon } from '../../src/setup/probe.js'
 import { temporaryFolder, writeFiles } from './folder.js'
+import { SMALL_SOURCE } from './small-addon.js'
 
 afterEach(() => {
   vi.unstubAllEnvs()
@@ -75,30 +76,6 @@ describe('probing', () => {
   })
 })
 
-const SOURCE = `
-#include <ATen/Parallel.h>
-#include <napi.h>
-#include <torch/version.h>
-Napi::Value info(const Napi::CallbackInfo& call) {
-  Napi::Object result = Napi::Object::New(call.Env());
-  result.Set("torchVersion", TORCH_VERSION);
-#ifdef CLEFT_TORCH_CUDA
-  result.Set("cudaBuild", true);
-#else
-  result.Set("cudaBuild", false);
-#endif
-  result.Set("devices", Napi::Array::New(call.Env()));
-  result.Set("threads", at::get_num_threads());
-  result.Set("cpuCapability", "EXTRA");
-  return result;
-}
-Napi::Object init(Napi::Env env, Napi::Object exports) {
-  exports.Set("info", Napi::Function::New(env, info));
-  return exports;
-}
-NODE_API_MODULE(NODE_GYP_MODULE_NAME, init)
-`
-
 /** The package in small, with one source file, in a folder of its own, whose name has a space. */
 function smallPackage(source: string): string {
   const root = join(realpathSync(temporaryFolder()), 'small package')
@@ -151,7 +128,7 @@ describe('building', { timeout: 300_000 }, () => {
     ['CMake', undefined],
     ['node-gyp where CMake is missing', /^(cmake|ctest|cpack|ninja)/],
   ])('with %s', (_name, hidden) => {
-    const root = smallPackage(SOURCE)
+    const root = smallPackage(SMALL_SOURCE)
     const cache = temporaryFolder()
     const path = hidden === undefined ? process.env.PATH : pathWithout(hidden)
     if (hidden !== undefined) expect(findExecutable('cmake', path)).toBeNull()
@@ -179,7 +156,7 @@ describe('building', { timeout: 300_000 }, () => {
   })
 
   test('without a build tool the error says what to install', () => {
-    const root = smallPackage(SOURCE)
+    const root = smallPackage(SMALL_SOURCE)
     const { status, stderr } = build(root, temporaryFolder(), temporaryFolder())
     expect(status).toBe(1)
     expect(stderr).toMatch(/neither was found on PATH; install CMake/)
@@ -187,7 +164,7 @@ describe('building', { timeout: 300_000 }, () => {
 
   test('the installation builds at once where a libtorch is there, and never in a clone', () => {
     const cache = temporaryFolder()
-    const root = smallPackage(SOURCE)
+    const root = smallPackage(SMALL_SOURCE)
     expect(install(root, cache, resolveLibtorch().root)).toMatchObject({ status: 0, stderr: '' })
     expect(existsSync(join(cache, 'addon'))).toBe(false)
     rmSync(join(root, 'tsconfig.json'))

@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { packageRoot } from '../../src/setup/paths.js'
 import { checkpointSteps } from '../../src/train/checkpoint.js'
 import type { StepEvent, TrainEvent } from '../../src/train/events.js'
+import { signalRank } from './ranks.js'
 import { type Tiny, tiny, tinyRun } from './tiny.js'
 
 const main = join(packageRoot(), 'dist', 'cli', 'main.js')
@@ -40,8 +41,10 @@ interface Ended {
 async function cleft(
   parameters: string[],
   each: (event: Told, child: ChildProcess) => void = () => {},
+  begun: (child: ChildProcess) => void = () => {},
 ): Promise<Ended> {
   const child = spawn(process.execPath, [main, ...parameters], { stdio: ['ignore', 'pipe', 'pipe'] })
+  begun(child)
   let [out, error] = ['', '']
   const events: Told[] = []
   child.stderr.on('data', (chunk) => {
@@ -50,7 +53,7 @@ async function cleft(
   const lines = createInterface(child.stdout)
   lines.on('line', (line) => {
     out += `${line}\n`
-    if (!line.startsWith('{')) return
+    if (!line.startsWith('{"')) return
     const event = JSON.parse(line) as Told
     events.push(event)
     each(event, child)
@@ -149,6 +152,39 @@ describe('cleft train', () => {
     expect(asked.error).toMatch(/^cleft: expected no --prompts, .*classifier of Edema\n$/)
     const without = await cleft(['predict', from, file])
     expect([without.status, without.error]).toEqual([1, expect.stringMatching(/^cleft: expected --prompts, .*\n$/)])
+  })
+
+  it('in two processes of this machine, and so does cleft eval', async () => {
+    const out = join(data.folder, 'two')
+    const one = ['--set', 'batchSize=4', '--set', 'steps=2', '--processes', '2']
+    const { status, error, events } = await cleft(['train', config, '--out', out, ...one, '--json'])
+    expect(status).toBe(0)
+    expect(events.map(({ type }) => type)).toEqual('start image step step validation checkpoint result'.split(' '))
+    expect(events[0]).toMatchObject({ type: 'start', processes: 2 })
+    expect(error).toMatch(/2 steps, \d+ images/)
+    const from = join(out, 'checkpoints', 'step-00000002')
+    const spec = JSON.stringify({ split: 'train', holdout: null })
+    const words = ['eval', from, data.data.root, '--spec', spec, '--labels', 'multi', '--resamples', '5']
+    const evaluated = await cleft([...words, '--json', '--processes', '2'])
+    expect([evaluated.status, JSON.parse(evaluated.out)]).toEqual([
+      0,
+      JSON.parse((await cleft([...words, '--json'])).out),
+    ])
+    const died = await cleft(
+      ['train', config, '--out', join(data.folder, 'died'), ...one, '--json'],
+      (event, child) => {
+        if (event.type === 'step' && event.step === 1) signalRank(1, 'SIGKILL', child.pid)
+      },
+    )
+    expect(died.status).toBe(1)
+    expect(died.error).toMatch(/\ncleft: rank 1 of 2 was ended by SIGKILL; the others were stopped\n$/)
+    let wait: NodeJS.Timeout | undefined
+    const ended = cleft([...words, '--processes', '2'], undefined, ({ pid }) => {
+      wait = setInterval(() => signalRank(1, 'SIGKILL', pid) && clearInterval(wait), 10)
+    })
+    expect(await ended.finally(() => clearInterval(wait))).toMatchObject({
+      ...{ status: 1, out: '', error: 'cleft: rank 1 of 2 was ended by SIGKILL; the others were stopped\n' },
+    })
   })
 
   it('says in one line what is wrong, and touches nothing', async () => {

@@ -10,6 +10,7 @@ import { checkpointFolder, checkpointSteps, readProgress } from '../../src/train
 import type { TrainEvent } from '../../src/train/events.js'
 import type { PretrainOptions } from '../../src/train/options/index.js'
 import { type TrainContext, train } from '../../src/train/train.js'
+import { signalRank } from './ranks.js'
 import { type Tiny, tiny, tinyRun } from './tiny.js'
 
 /*
@@ -62,13 +63,6 @@ const late =
     if (event.type === 'step' && event.step === 7) work()
   }
 
-/** Sends a signal to the second process of a run. */
-function signalSecond(signal: NodeJS.Signals): void {
-  const children = readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8').trim().split(' ')
-  const second = children.find((pid) => readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0').includes('RANK=1'))
-  process.kill(Number(second), signal)
-}
-
 function expectWhole(out: string): void {
   for (const name of ['trainable.safetensors', 'optimizer.safetensors']) {
     const [found, expected] = [out, whole].map((each) => readFileSync(join(checkpointFolder(each, STEPS), name)))
@@ -93,7 +87,7 @@ describe('two processes', () => {
     const out = join(data.folder, 'killed')
     const killed = eventsOf(
       run('killed'),
-      late(() => signalSecond('SIGKILL')),
+      late(() => signalRank(1, 'SIGKILL')),
     )
     await expect(killed).rejects.toThrow('rank 1 of 2 was ended by SIGKILL; the others were stopped')
     expect(checkpointSteps(out)).toEqual([5])
@@ -105,7 +99,7 @@ describe('two processes', () => {
     const out = join(data.folder, 'hangs')
     const hanging = eventsOf(
       { ...run('hangs'), timeout: 1 },
-      late(() => signalSecond('SIGSTOP')),
+      late(() => signalRank(1, 'SIGSTOP')),
     )
     await expect(hanging).rejects.toThrow(/timed out after 1 s; rank 1 does not answer/)
     expect(checkpointSteps(out)).toEqual([5])
@@ -202,5 +196,15 @@ describe('several processes are refused', () => {
     const options = { ...run('refused'), image: { model: resnet, pooling: 'pooled' as const }, microBatch: 8 }
     await expect(train(options)).rejects.toThrow(/expected an image encoder without BatchNorm for several processes/)
     expect(existsSync(join(out(), 'checkpoints'))).toBe(false)
+  })
+
+  it('for a parameter without a gradient, as one process is', async () => {
+    const [labels, findings, unfreeze] = ['multi' as const, ['Edema'], ['image.embeddings.mask_token']]
+    const running = { steps: 1, batchSize: 4, workers: 1, processes: 2, timeout: 20 }
+    const place = { stage: 'fine-tune' as const, from: from(), out: join(data.folder, 'unreached') }
+    const options = { ...place, labels, findings, unfreeze, ...running }
+    await expect(train(options)).rejects.toThrow(
+      /expected each of \d+ trainable tensors to have a gradient .* but 1 have none: image\.embeddings\.mask_token;/,
+    )
   })
 })

@@ -5,10 +5,9 @@ import { Module } from '../nn/module.js'
 import { collectTensors } from '../scope.js'
 import type { Tensor } from '../tensor.js'
 import { broadcast } from './collectives.js'
+import { BUCKET_BYTES, FIRST_BUCKET_BYTES } from './gradient-mean.js'
 import { type GroupOptions, type ProcessGroup, worldGroup } from './group.js'
 import type { NativeReducer } from './native.js'
-
-const MIB = 2 ** 20
 
 export interface DataParallelOptions extends GroupOptions {
   /** Gradients are reduced together in buckets of about this many bytes. Default: 25 MiB. */
@@ -50,8 +49,8 @@ export class DistributedDataParallel<Wrapped extends Module> extends Module {
       this.#group.handle,
       trained.map(([, parameter]) => parameter.handle),
       trained.map(([name]) => name),
-      options.bucketBytes ?? 25 * MIB,
-      options.firstBucketBytes ?? MIB,
+      options.bucketBytes ?? BUCKET_BYTES,
+      options.firstBucketBytes ?? FIRST_BUCKET_BYTES,
       options.gradientAsBucketView ?? false,
     )
     const works = [...module.parameters(), ...module.buffers()].map((each) => broadcast(each, { group: this.#group }))

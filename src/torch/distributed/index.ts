@@ -5,6 +5,7 @@ export * from './collectives.js'
 export * from './data-parallel.js'
 export { firstHost, type LaunchEnvironment, readLaunchEnvironment, startsProcesses } from './environment.js'
 export { allGatherWithGradient } from './gather-gradient.js'
+export { GradientMean } from './gradient-mean.js'
 export {
   type Backend,
   destroyProcessGroup,

@@ -8,6 +8,7 @@ import type { Device } from '../types.js'
 import { allGatherIntoTensor, allReduce, barrier, broadcast, type Work } from './collectives.js'
 import { readLaunchEnvironment } from './environment.js'
 import { allGatherWithGradient } from './gather-gradient.js'
+import { GradientMean } from './gradient-mean.js'
 import {
   destroyProcessGroup,
   GROUP_TIMEOUT,
@@ -28,10 +29,6 @@ export interface JoinOptions {
 /** What most messages fit into: these take one collective. Longer ones take two. */
 const MESSAGE_BYTES = 4096
 const HEADER_BYTES = 8
-/** Gradients are reduced in parts of about this many bytes, while the next are collected. */
-const BUCKET_BYTES = 25 * 2 ** 20
-/** Buckets that are on their way at a time: their memory is beside the gradients'. */
-const IN_FLIGHT = 4
 
 /** The group of messages between processes, by the world's: tensors of these are on the CPU. */
 const messageGroups = new WeakMap<ProcessGroup, ProcessGroup>()
@@ -177,7 +174,7 @@ export class Processes {
 
   /**
    * All processes' features, [N * B, ...] of [B, ...], in float32 or as they are where they are wider: one process after
-   * the other, with a gradient. Each process then has the whole loss, and {@link averageGradients} gives that of the joined
+   * the other, with a gradient. Each process then has the whole loss, and {@link gradientMean} gives that of the joined
    * batch.
    */
   gatherFeatures(features: Tensor): Tensor {
@@ -194,29 +191,23 @@ export class Processes {
   }
 
   /**
-   * Makes the gradients of the parameters, and values beside them, their means over all processes, in place. Parameters
-   * without a gradient are left out, everywhere the same ones.
+   * What makes the gradients of parameters their mean over all processes, while backward() runs: the caller's.
+   *
+   * @param named what trains, by name, in the model's order
    */
-  async averageGradients(parameters: readonly Tensor[], values: readonly Tensor[] = []): Promise<void> {
+  gradientMean(named: readonly (readonly [string, Tensor])[]): GradientMean {
+    return new GradientMean(this.group, named)
+  }
+
+  /** Makes values their means over all processes, in place. */
+  async average(values: readonly Tensor[]): Promise<void> {
     if (this.group === null) return
     const { group, timeout } = this
-    const started: { work: Work; flat: Tensor; bucket: readonly Tensor[] }[] = []
-    const finishOldest = async () => {
-      const { work, flat, bucket } = started.shift()!
-      await finished(work, group)
-      scope(() => noGrad(() => scatterBack(flat.div_(this.size), bucket)))
-      flat.dispose()
-    }
-    try {
-      for (const bucket of bucketsOf([...parameters.flatMap(({ grad }) => grad ?? []), ...values])) {
-        if (started.length === IN_FLIGHT) await finishOldest()
-        const flat = keep(scope(() => noGrad(() => cat(bucket.map((each) => each.reshape([-1]))))))
-        started.push({ work: allReduce(flat, { group, timeout }), flat, bucket })
-      }
-      while (started.length > 0) await finishOldest()
-    } finally {
-      for (const { flat } of started) flat.dispose()
-    }
+    const works = noGrad(() => values.map((each) => allReduce(each, { group, timeout })))
+    for (const work of works) await finished(work, group)
+    noGrad(() => {
+      for (const each of values) each.div_(this.size)
+    })
   }
 
   /** Makes tensors those of the first process, in place. */
@@ -270,28 +261,4 @@ async function messageGroupOf(world: ProcessGroup): Promise<ProcessGroup> {
   const group = world.backend === 'gloo' ? world : (await newGroup(ranks, { backend: 'gloo' }))!
   messageGroups.set(world, group)
   return group
-}
-
-/** Tensors of one dtype that follow on one another, about a bucket's bytes each. */
-function bucketsOf(tensors: readonly Tensor[]): Tensor[][] {
-  const buckets: Tensor[][] = []
-  let bytes = Number.POSITIVE_INFINITY
-  for (const tensor of tensors) {
-    const last = buckets.at(-1)
-    if (last === undefined || bytes >= BUCKET_BYTES || last[0]!.dtype !== tensor.dtype) {
-      buckets.push([tensor])
-      bytes = 0
-    } else last.push(tensor)
-    bytes += tensor.numel() * tensor.elementSize()
-  }
-  return buckets
-}
-
-function scatterBack(flat: Tensor, tensors: readonly Tensor[]): void {
-  let at = 0
-  for (const tensor of tensors) {
-    const count = tensor.numel()
-    tensor.copy_(flat.narrow(0, at, count).view(tensor.shape))
-    at += count
-  }
 }

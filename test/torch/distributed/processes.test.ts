@@ -20,7 +20,17 @@ describe('processes', () => {
         rows: [1, 2, 2].map((each) => [each, each]),
         noRows: null,
         ordered: [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5].map((each) => [each, 10 * each])],
-        means: [[1, 1, 1], [5 / 3, 5 / 3], null, 1],
+        before: [null, null, null],
+        means: [[1, 1, 1], [5, 5], 6],
+        addedUp: [[2, 2, 2], [1, 1], 1],
+        reduced: [[1, 1, 1], [1, 1], 1],
+        without: expect.stringMatching(/expected the output to depend on every parameter, but it does not on second;/),
+        value: 1,
+        exact: true,
+        beforeTheLast: [0, 0],
+        // the last layer's bucket alone, and then that of the others
+        duringBackward: 1,
+        afterwards: 1,
         skipped: 1,
         shared: [7, 7],
         features: ['float32', [0, 0, 1, 1, 2, 2], [rank, rank]],
@@ -39,7 +49,12 @@ describe('processes', () => {
     expect(alone.ownRows(features)).toBe(features)
     const { numbers, rows } = (await alone.gatherInOrder([3, 1], features))!
     expect([numbers, rows.toArray()]).toEqual([[3, 1], features.toArray()])
-    await alone.averageGradients([features])
+    await alone.average([features])
+    const parameter = new torch.nn.Parameter(torch.ones([2]))
+    using mean = alone.gradientMean([['parameter', parameter]])
+    mean.backward(parameter.mul(3), torch.ones([2]))
+    mean.reduce()
+    expect(parameter.grad!.toArray()).toEqual([3, 3])
     await alone.share([features])
     await alone.meet()
     await alone.fail('nobody is told')
