@@ -7,6 +7,7 @@ import { contrastiveStep } from './contrastive-step.js'
 import { Corpus, checkCorpus, checkSharing } from './corpus.js'
 import { runFigures } from './figures.js'
 import { inputPicture } from './log/pictures.js'
+import { lowerFrozen } from './lower-frozen.js'
 import type { FullPretrainOptions } from './options/index.js'
 import { ownMemory, parameterGroups } from './parameter-groups.js'
 import { seeded } from './random-stream.js'
@@ -62,6 +63,9 @@ export async function pretrainTask(
     const captions = dataset.samples.map(({ caption }) => caption)
     if (shares !== null) checkSharing(model, options)
     const corpus = shares && (await Corpus.of(shares, tokens, { priors: options.priors, device, processes }))
+    // in float32, before anything is lowered
+    const figures = await runFigures(towers, options, shares === null ? captions : [...shares.keys()])
+    const masters = lowerFrozen(model, { precision, files })
     const isLocal = options.negatives === 'local'
     const adapter = trainsMoreThanSaved(options) ? new WholeAdapter(model, options) : null
     return {
@@ -72,7 +76,7 @@ export async function pretrainTask(
       start: {
         images: dataset.samples.length,
         captions: new Set(captions).size,
-        figures: await runFigures(towers, options, shares === null ? captions : [...shares.keys()]),
+        figures,
       },
       async step(batch, tools) {
         const captions = batch.captions.map((each) => each ?? '')
@@ -93,14 +97,16 @@ export async function pretrainTask(
       },
       ...(adapter && { extra: adapter.extra }),
       validate:
-        validationBatches && ((pause) => validate(model, validationBatches, tokens, { targets, pause, processes })),
+        validationBatches &&
+        ((pause) => validate(model, validationBatches, tokens, { targets, precision, pause, processes })),
       judgedBy: judgedBy(validation),
-      saveModel: (folder) => saveModel(folder, model, files),
+      saveModel: (folder) => saveModel(folder, model, { ...files, masters }),
       picture: inputPicture,
       async close() {
         await images.close()
         corpus?.[Symbol.dispose]()
         adapter?.[Symbol.dispose]()
+        torch.dispose([...masters.values()])
         model.dispose()
       },
     }

@@ -25,6 +25,7 @@ import type { FeatureBatch } from './feature-batches.js'
 import { featureTask } from './feature-task.js'
 import { openLabelled } from './labelled-data.js'
 import { inputPicture } from './log/pictures.js'
+import { lowerFrozen } from './lower-frozen.js'
 import type { FullPromptOptions } from './options/index.js'
 import { USUAL_BATCH } from './options/shared.js'
 import { ownMemory, parameterGroups } from './parameter-groups.js'
@@ -173,6 +174,8 @@ async function classificationTask(
     const data = await openLabelled({ ...options, isNegated: true }, context)
     const { dataset, held, labels } = data
     const prefixes = new Set([...dataset.samples, ...(held?.samples ?? [])].map(({ promptPrefix }) => promptPrefix))
+    // the image encoder is done with when the features are there
+    const masters = lowerFrozen(model, { precision: options.precision, towers: ['text'], files })
     const texts = await AskedTexts.of(askedOf(dataset, labels), prefixes, tokens)
     return await featureTask(
       {
@@ -185,7 +188,7 @@ async function classificationTask(
         captions: texts.count,
         logScale: model.logit_scale,
         classify: (features, samples) => texts.scores(model, model.projectImage(features), samples, labels),
-        saveModel: (folder) => saveModel(folder, model, files),
+        saveModel: (folder) => saveModel(folder, model, { ...files, masters }),
       },
       options,
       context,
@@ -231,6 +234,7 @@ async function contrastiveTask(
     freezeUnusedOfImage(model.image, model.imagePooling)
     if (from === null) torch.noGrad(() => model.logit_scale.fill_(START_LOG_SCALE))
     ownMemory(model)
+    const masters = lowerFrozen(model, { precision, files })
     model.train()
     const shared = {
       ...images.source,
@@ -271,11 +275,11 @@ async function contrastiveTask(
       validate:
         heldBatches &&
         (async (pause) => {
-          const found = await validate(model, heldBatches, bare, { targets, pause, processes })
+          const found = await validate(model, heldBatches, bare, { targets, precision, pause, processes })
           return { ...found, accuracy: found.accuracy1! }
         }),
       judgedBy: judgedBy(validation),
-      saveModel: (folder) => saveModel(folder, model, files),
+      saveModel: (folder) => saveModel(folder, model, { ...files, masters }),
       picture: inputPicture,
       close,
     }
