@@ -198,7 +198,7 @@ function ownTextParameters(model: TextTower): Set<string> {
 /** What a model folder says of itself: to write the model again. */
 export function readModelFiles(folder: string): SaveModelOptions {
   const { image, text } = exactJson(configText(folder)) as { image: { config: unknown }; text: { config: unknown } }
-  const own = readConfig(folder)
+  const own = readModelConfig(folder)
   const tokenizer = join(folder, TOKENIZER)
   return {
     imageConfig: jsonText(image.config),
@@ -209,7 +209,8 @@ export function readModelFiles(folder: string): SaveModelOptions {
   }
 }
 
-function readConfig(folder: string): ModelConfig {
+/** What config.json of a model folder says. @throws TypeError where it is none of ours */
+export function readModelConfig(folder: string): ModelConfig {
   const path = join(folder, MODEL_CONFIG)
   const parsed = modelConfig.safeParse(readJsonObject(path))
   if (parsed.success) return parsed.data
@@ -234,7 +235,7 @@ export interface LoadModelOptions extends Pick<PretrainedOptions, 'device' | 'dt
  */
 export async function loadModel(folder: string, options: LoadModelOptions = {}): Promise<TextTower> {
   const path = join(folder, MODEL_CONFIG)
-  const config = readConfig(folder)
+  const config = readModelConfig(folder)
   const { trainable = false } = options
   const source = await openWeights(join(folder, TRAINABLE))
   try {

@@ -22,7 +22,7 @@ import { judgedBy } from './validation-data.js'
 /** In a run's folder. */
 const FEATURES = 'features'
 /** Images that go through a frozen encoder at once. */
-const FROZEN_BATCH = 64
+export const FROZEN_BATCH = 64
 
 interface FeatureStage extends Pick<Task, 'model' | 'logScale' | 'saveModel'> {
   /** A part of the model. */

@@ -63,8 +63,7 @@ async function begin(options: FullPromptOptions, context: RunContext, from: stri
   const tokenizer = TextTokenizer.open(join(folder, TOKENIZER), padToken === undefined ? {} : { padToken })
   const { contextLength: length, init, seed } = options
   if (from === null) await seeded(seed, () => addContext(model, tokenizer, { length, init }))
-  for (const part of [model.text!, model.text_projection]) part.requiresGrad_(false)
-  contextVectors(model).requiresGrad_(true)
+  trainContext(model)
   return {
     device,
     model,
@@ -72,6 +71,12 @@ async function begin(options: FullPromptOptions, context: RunContext, from: stri
     files: { ...files, textWeights: files.textWeights && { ...files.textWeights, name: placeOf(files, folder) } },
     spec: { maxProblems: options.maxProblems, ...options.data } as unknown as DatasetSpec,
   }
+}
+
+/** Of what reads texts the context alone takes gradients. */
+export function trainContext(model: TextTower): void {
+  for (const part of [model.text!, model.text_projection]) part.requiresGrad_(false)
+  contextVectors(model).requiresGrad_(true)
 }
 
 /** Where the frozen language model is, seen from anywhere. */
@@ -93,7 +98,7 @@ export function promptTask(
 }
 
 /** What classes are asked by; of findings beside others also what denies them. One text each, after which to learn. */
-function askedOf(dataset: Dataset, { task, classes }: ClassLabels): readonly AskedClass[] {
+export function askedOf(dataset: Dataset, { task, classes }: ClassLabels): readonly AskedClass[] {
   const asked = task === 'multi' ? askedFindings(dataset, classes) : askedClasses(dataset)
   const several = asked.find(({ prompts }) => prompts.length !== 1)
   if (several === undefined) return asked
@@ -103,7 +108,7 @@ function askedOf(dataset: Dataset, { task, classes }: ClassLabels): readonly Ask
 }
 
 /** Token ids of the classes' texts, and then of their negations, after each prefix that some image has (EMBED). */
-class AskedTexts {
+export class AskedTexts {
   private constructor(
     readonly byPrefix: ReadonlyMap<string | null, TokenSequences>,
     /** Distinct texts. */
