@@ -124,6 +124,10 @@ describe('suggestions', () => {
   })
 })
 
+const main = join(packageRoot(), 'dist', 'cli', 'main.js')
+const plan = (...parameters: string[]) =>
+  spawnSync(process.execPath, [main, 'plan', ...parameters], { encoding: 'utf8', env: { ...process.env, DEBUG: '' } })
+
 /** What a run takes beside its weights: the most of three steps over what there was at its start. */
 async function measuredAbove(options: TrainOptions): Promise<number> {
   const count = new torch.memory.Count('cpu')
@@ -203,6 +207,17 @@ describe('the memory of a step of a stage that begins with a checkpoint', () => 
     model.dispose()
   })
 
+  it('is printed, with what there is before the first step', () => {
+    const config = join(data.folder, 'probe.yaml')
+    const stage = { stage: 'linear-probe', from, data: data.data, labels: 'multi', findings: ['Edema'], batchSize: 16 }
+    writeFileSync(config, JSON.stringify(stage))
+    const { status, stdout, stderr } = plan(config, '--memory', '64MiB')
+    expect(`${status} ${stderr}`).toBe('0 ')
+    expect(stdout).toMatch(/^a step on a GPU of batchSize 16\n {2}weights +\d+\.\d MiB\n/)
+    expect(stdout).toMatch(/\nbefore the first step, where features are computed once: \d+\.\d MiB\n/)
+    expect(stdout).toMatch(/\nthe largest batch in one piece: batchSize \d+, /)
+  })
+
   it('assumes classes where the data are not here, and says what is no checkpoint', async () => {
     const nowhere = { kind: 'chexpert', root: join(data.folder, 'nowhere') }
     const { notes } = await planStep({ ...tune, from, data: nowhere, out: 'x', batchSize: 4 } as never)
@@ -213,10 +228,6 @@ describe('the memory of a step of a stage that begins with a checkpoint', () => 
 })
 
 describe('cleft plan', () => {
-  const main = join(packageRoot(), 'dist', 'cli', 'main.js')
-  const plan = (...parameters: string[]) =>
-    spawnSync(process.execPath, [main, 'plan', ...parameters], { encoding: 'utf8', env: { ...process.env, DEBUG: '' } })
-
   it('prints a table, and one JSON object where it is asked for', () => {
     const config = join(data.folder, 'plan.yaml')
     writeFileSync(config, JSON.stringify({ recipe: 'cleft-small', data: data.data, batchSize: 16 }))
