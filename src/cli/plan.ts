@@ -2,7 +2,7 @@ import type { ArgumentsCamelCase, Argv } from 'yargs'
 import type { Plan } from '../train/index.js'
 
 export const command = 'plan [config]'
-export const describe = 'Predict the memory of a training step, and batch sizes that fit; trains nothing'
+export const describe = 'Predict the memory of a training step of any stage, and batch sizes that fit; trains nothing'
 
 interface Options {
   config: string | undefined
@@ -52,16 +52,17 @@ function size(bytes: number): string {
   return `${(bytes / 2 ** 30).toFixed(2)} GiB`
 }
 
-function table({ device, shape, tokens, memory, available, fits, suggestions, notes }: Plan): string {
+function table({ device, shape, tokens, memory, features, available, fits, suggestions, notes }: Plan): string {
   const { total, ...parts } = memory
   const lines = Object.entries(parts).map(([name, bytes]) => `  ${name.padEnd(14)}${size(bytes).padStart(12)}`)
   const describeShape = ({ batchSize, microBatch, checkpointing }: Plan['shape']) =>
-    `batchSize ${batchSize}${microBatch < batchSize ? `, microBatch ${microBatch}` : ''}${checkpointing ? ', image.checkpointing' : ''}`
+    `batchSize ${batchSize}${microBatch < batchSize ? `, microBatch ${microBatch}` : ''}${checkpointing ? ', checkpointing' : ''}`
   const verdict = fits === null ? '' : `: ${fits ? 'fits' : 'does not fit'} into ${size(available ?? 0)}`
   return [
-    `a step on ${device === 'cuda' ? 'a GPU' : 'the CPU'} of ${describeShape(shape)}, ${tokens.toLocaleString('en-US')} tokens of text`,
+    `a step on ${device === 'cuda' ? 'a GPU' : 'the CPU'} of ${describeShape(shape)}${tokens > 0 ? `, ${tokens.toLocaleString('en-US')} tokens of text` : ''}`,
     ...lines,
     `  ${'at the peak'.padEnd(14)}${size(total).padStart(12)}${verdict}`,
+    ...(features === null ? [] : [`before the first step, where features are computed once: ${size(features)}`]),
     ...suggestions.map((each) => `${each.why}: ${describeShape(each)}, ${size(each.total)}`),
     ...(fits === false && suggestions.length === 0 ? ['nothing smaller fits: take smaller models, or adapters'] : []),
     ...notes.map((note) => `note: ${note}`),

@@ -80,14 +80,19 @@ export function refuseClassifier(folder: string): void {
   )
 }
 
+/** What a model folder says of its image encoder. @throws as {@link loadImageEncoder} does */
+export function readEncoderConfig(folder: string): z.output<typeof imageModel> {
+  refuseClassifier(folder)
+  return readConfig(folder, encoderConfig, 'a cleft model with an image encoder').image
+}
+
 /**
  * The image encoder of a model folder, without its language model.
  *
  * @throws where the folder is none of ours, or is a classifier's already
  */
 export async function loadImageEncoder(folder: string, options: LoadOptions = {}): Promise<EncoderParts> {
-  refuseClassifier(folder)
-  const { image } = readConfig(folder, encoderConfig, 'a cleft model with an image encoder')
+  const image = readEncoderConfig(folder)
   const source = await openWeights(join(folder, TRAINABLE))
   try {
     return { ...partsOf(folder, image), encoder: await imageEncoder(folder, image, source, options) }

@@ -17,6 +17,8 @@ export interface TargetOptions {
   targets?: 'identity' | 'same-caption'
   /** For 'same-caption': each pair's caption, or its number. */
   captions?: readonly (string | number)[]
+  /** In place of both: what {@link lossTarget} made of them. */
+  target?: Tensor
 }
 
 export interface ContrastiveResult {
@@ -76,6 +78,9 @@ export function contrastiveLoss(
 export function lossOfScores(scores: Tensor, options: TargetOptions = {}): Tensor {
   // the same for both directions: equality is symmetric
   const target = targetOf(scores, options)
+  if (target.size(0) !== scores.size(0)) {
+    throw new RangeError(`target: expected what is right for ${scores.size(0)} pairs, but received [${target.shape}]`)
+  }
   const { crossEntropy } = nn.functional
   return crossEntropy(scores, target).add(crossEntropy(scores.t(), target))
 }
@@ -116,14 +121,20 @@ export function corpusLoss(image: Tensor, corpus: Tensor, logScale: Tensor, opti
   return { loss: toText.add(crossEntropy(scores.t(), targetOf(scores, options))), scores }
 }
 
-/** What is right for scores [B, B]: classes [B], or shares [B, B]. */
 function targetOf(scores: Tensor, options: TargetOptions): Tensor {
-  const count = scores.size(0)
+  return options.target ?? lossTarget(scores.size(0), options, scores)
+}
+
+/** What is right for scores [B, B]: classes [B], or shares [B, B] in the dtype, on the device. */
+export function lossTarget(
+  count: number,
+  options: TargetOptions,
+  { device, dtype }: { device: string; dtype: torch.DType },
+): Tensor {
   if (count === 0) throw new RangeError('contrastiveLoss: expected one pair at least, but the batch is empty')
-  const device = scores.device as torch.Device
   const equal = equalCaptions(count, options)
-  if (equal === null) return torch.arange(count, { device })
-  return torch.fromTypedArray(sharesOf(equal, count), [count, count], { device, dtype: scores.dtype })
+  if (equal === null) return torch.arange(count, { device: device as torch.Device })
+  return torch.fromTypedArray(sharesOf(equal, count), [count, count], { device: device as torch.Device, dtype })
 }
 
 /** Numbers of captions: equal ones are the same. Null for 'identity'. */

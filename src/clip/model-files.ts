@@ -114,6 +114,8 @@ export interface SaveModelOptions {
   input?: ImageInput
   /** The text of tokenizer.json, to be written beside the model. Default: none. */
   tokenizer?: string
+  /** What is saved in place of the model's own tensors, by their names: of those that it has in a lower precision. Default: none. */
+  masters?: ReadonlyMap<string, torch.Tensor>
 }
 
 /** Writes config.json and trainable.safetensors, each beside and then renamed. */
@@ -150,10 +152,10 @@ export function saveModel(folder: string, model: TextTower, options: SaveModelOp
   mkdirSync(folder, { recursive: true })
   torch.scope(() => {
     const state = new Map<string, torch.Tensor>()
-    const trained = ownTextParameters(model)
-    const isSaved = (name: string) =>
-      !name.startsWith('text.') || (adapted === null && options.textWeights === null) || trained.has(name)
-    for (const [name, tensor] of model.stateDict()) if (isSaved(name)) state.set(name, tensor)
+    const isSaved = savedNames(model, options)
+    for (const [name, tensor] of model.stateDict()) {
+      if (isSaved(name)) state.set(name, options.masters?.get(name) ?? tensor)
+    }
     for (const name of adapters) {
       for (const [key, tensor] of adapterState(text, name)) state.set(adapterPrefix(name) + key, tensor)
     }
@@ -163,19 +165,34 @@ export function saveModel(folder: string, model: TextTower, options: SaveModelOp
   writeJson(join(folder, MODEL_CONFIG), config)
 }
 
-/** Names of the language model's own parameters that trained or train, beside its adapters. */
-function ownTextParameters(model: TextTower): Set<string> {
-  const { text, trainedText } = model
+/** Which of the model's tensors a folder has under their own names: all, but for the language model that is frozen. */
+export function savedNames(
+  model: TextTower,
+  { textWeights }: Pick<SaveModelOptions, 'textWeights'>,
+): (name: string) => boolean {
+  const isWhole = !(model.text instanceof AdaptedModel) && textWeights === null
+  const trained = ownTextParameters(model)
+  return (name) => !name.startsWith('text.') || isWhole || trained.has(name)
+}
+
+/** Of the adapters on the language model. */
+export function adapterTensors({ text }: TextTower): Set<torch.Tensor> {
   const adapters = new Set<torch.Tensor>()
-  if (text instanceof AdaptedModel) {
-    for (const name of text.adapters.keys()) {
-      for (const parameter of text.adapterParameters(name).values()) adapters.add(parameter)
-      // of a prefix that is made by a projection more trains than is kept
-      if (text.prompt_encoder.has(name)) {
-        for (const parameter of text.prompt_encoder.get(name).parameters()) adapters.add(parameter)
-      }
+  if (!(text instanceof AdaptedModel)) return adapters
+  for (const name of text.adapters.keys()) {
+    for (const parameter of text.adapterParameters(name).values()) adapters.add(parameter)
+    // of a prefix that is made by a projection more trains than is kept
+    if (text.prompt_encoder.has(name)) {
+      for (const parameter of text.prompt_encoder.get(name).parameters()) adapters.add(parameter)
     }
   }
+  return adapters
+}
+
+/** Names of the language model's own parameters that trained or train, beside its adapters. */
+function ownTextParameters(model: TextTower): Set<string> {
+  const { trainedText } = model
+  const adapters = adapterTensors(model)
   const trains = model
     .namedParameters()
     .filter(([name, each]) => name.startsWith('text.') && each.requiresGrad && !adapters.has(each))
@@ -185,7 +202,7 @@ function ownTextParameters(model: TextTower): Set<string> {
 /** What a model folder says of itself: to write the model again. */
 export function readModelFiles(folder: string): SaveModelOptions {
   const { image, text } = exactJson(configText(folder)) as { image: { config: unknown }; text: { config: unknown } }
-  const own = readConfig(folder)
+  const own = readModelConfig(folder)
   const tokenizer = join(folder, TOKENIZER)
   return {
     imageConfig: jsonText(image.config),
@@ -196,7 +213,8 @@ export function readModelFiles(folder: string): SaveModelOptions {
   }
 }
 
-function readConfig(folder: string): ModelConfig {
+/** What config.json of a model folder says. @throws TypeError where it is none of ours */
+export function readModelConfig(folder: string): ModelConfig {
   const path = join(folder, MODEL_CONFIG)
   const parsed = modelConfig.safeParse(readJsonObject(path))
   if (parsed.success) return parsed.data
@@ -221,7 +239,7 @@ export interface LoadModelOptions extends Pick<PretrainedOptions, 'device' | 'dt
  */
 export async function loadModel(folder: string, options: LoadModelOptions = {}): Promise<TextTower> {
   const path = join(folder, MODEL_CONFIG)
-  const config = readConfig(folder)
+  const config = readModelConfig(folder)
   const { trainable = false } = options
   const source = await openWeights(join(folder, TRAINABLE))
   try {

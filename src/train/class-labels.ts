@@ -163,7 +163,7 @@ export class ClassLabels {
     const all = samples.flatMap((sample) => this.valuesOf(sample))
     const shape = [samples.length, this.classes.length]
     const floats = (value: (each: number) => number) =>
-      torch.scope(() => torch.fromTypedArray(Float32Array.from(all, value), shape).to(device))
+      torch.fromTypedArray(Float32Array.from(all, value), shape, { device })
     const counted = floats((each) => Number(each !== LEFT_OUT))
     return {
       targets: { task: 'multi', values: floats((each) => Number(each === 1)), counted },

@@ -59,7 +59,9 @@ export class FeatureTable implements Disposable {
   gather(indices: ArrayLike<number>, device: torch.Device = 'cpu'): torch.Tensor {
     return torch.scope(() => {
       const rows = Array.from(indices, (index) => this.rows[index]!)
-      return this.features.indexSelect(0, torch.tensor(rows, { dtype: 'int64' })).to(device)
+      const found = this.features.indexSelect(0, torch.tensor(rows, { dtype: 'int64' }))
+      // from pinned memory, so that the host does not wait for the device
+      return device.startsWith('cuda') ? found.pinMemory().to(device, { nonBlocking: true }) : found.to(device)
     })
   }
 

@@ -22,7 +22,7 @@ import { judgedBy } from './validation-data.js'
 /** In a run's folder. */
 const FEATURES = 'features'
 /** Images that go through a frozen encoder at once. */
-const FROZEN_BATCH = 64
+export const FROZEN_BATCH = 64
 
 interface FeatureStage extends Pick<Task, 'model' | 'logScale' | 'saveModel'> {
   /** A part of the model. */
@@ -66,7 +66,7 @@ export async function featureTask(
           return outcomeOf(loss.detach(), logits.detach(), targets)
         })
       },
-      validate: held === undefined ? null : (pause) => validateFeatures(stage, held, pause),
+      validate: held === undefined ? null : (pause) => validateFeatures(stage, held, precision, pause),
       judgedBy: judgedBy(options.validation),
       saveModel,
       async close() {
@@ -87,6 +87,7 @@ const PREFIXES = 32
 async function validateFeatures(
   { device, classify, data: { labels } }: FeatureStage,
   held: FeatureTable,
+  precision: FullPromptOptions['precision'],
   pause: () => Promise<void>,
 ): Promise<Record<string, number>> {
   const prefixes = [...new Set(held.samples.map(({ promptPrefix }) => promptPrefix))]
@@ -94,10 +95,11 @@ async function validateFeatures(
   const logits: torch.Tensor[] = []
   const order: number[] = []
   for (let start = 0; start < prefixes.length; start += PREFIXES) {
-    const own = new Set(prefixes.slice(start, start + PREFIXES))
-    const rows = [...held.samples.keys()].filter((row) => own.has(held.samples[row]!.promptPrefix))
+    const some = new Set(prefixes.slice(start, start + PREFIXES))
+    const rows = [...held.samples.keys()].filter((row) => some.has(held.samples[row]!.promptPrefix))
     const samples = rows.map((row) => held.samples[row]!)
-    logits.push(scope.run(() => torch.scope(() => torch.noGrad(() => classify(held.gather(rows, device), samples)))))
+    const own = () => inPrecision(precision, device, () => classify(held.gather(rows, device), samples))
+    logits.push(scope.run(() => torch.scope(() => torch.noGrad(own))))
     order.push(...rows)
     await pause()
   }

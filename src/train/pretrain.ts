@@ -1,12 +1,15 @@
 import { retrievalAccuracy } from '../clip/loss.js'
 import { saveModel } from '../clip/model-files.js'
+import type { TextTower } from '../clip/text-tower.js'
 import { type Batch, DataLoader, type DatasetSpec, imagesOf, openDataset } from '../data/index.js'
 import * as torch from '../torch/index.js'
 import { CaptionTokens } from './caption-tokens.js'
 import { contrastiveStep } from './contrastive-step.js'
 import { Corpus, checkCorpus, checkSharing } from './corpus.js'
 import { runFigures } from './figures.js'
+import { GraphedContrastiveStep, whyNoGraph } from './graphed-step.js'
 import { inputPicture } from './log/pictures.js'
+import { lowerFrozen } from './lower-frozen.js'
 import type { FullPretrainOptions } from './options/index.js'
 import { ownMemory, parameterGroups } from './parameter-groups.js'
 import { seeded } from './random-stream.js'
@@ -63,6 +66,10 @@ export async function pretrainTask(
     const captions = dataset.samples.map(({ caption }) => caption)
     if (shares !== null) checkSharing(model, options)
     const corpus = shares && (await Corpus.of(shares, tokens, { priors: options.priors, device, processes }))
+    // in float32, before anything is lowered
+    const figures = await runFigures(towers, options, shares === null ? captions : [...shares.keys()])
+    const masters = lowerFrozen(model, { precision, files })
+    const graphed = options.cudaGraph ? graphedStep(model, options, { device, processes, context }) : null
     const isLocal = options.negatives === 'local'
     const adapter = trainsMoreThanSaved(options) ? new WholeAdapter(model, options) : null
     return {
@@ -73,11 +80,17 @@ export async function pretrainTask(
       start: {
         images: dataset.samples.length,
         captions: new Set(captions).size,
-        figures: await runFigures(towers, options, shares === null ? captions : [...shares.keys()]),
+        figures,
       },
       async step(batch, tools) {
         const captions = batch.captions.map((each) => each ?? '')
         const texts = corpus?.texts ?? (await tokens.encode(captions))
+        if (graphed !== null) {
+          const own = { targets, captions }
+          const { loss, scores } = graphed.run({ pixels: batch.pixels, texts, ...own }, tools.random)
+          await tools.pause()
+          return { loss, accuracy: () => retrievalAccuracy(scores, 1, own), held: [scores] }
+        }
         const joined = isLocal ? captions : (await processes.gather(captions)).flat()
         const own = { targets, captions: joined }
         const all = corpus && { owners: corpus.ownersOf(joined), logShares: corpus.logShares, join: corpus.join }
@@ -94,14 +107,17 @@ export async function pretrainTask(
       },
       ...(adapter && { extra: adapter.extra }),
       validate:
-        validationBatches && ((pause) => validate(model, validationBatches, tokens, { targets, pause, processes })),
+        validationBatches &&
+        ((pause) => validate(model, validationBatches, tokens, { targets, precision, pause, processes })),
       judgedBy: judgedBy(validation),
-      saveModel: (folder) => saveModel(folder, model, files),
+      saveModel: (folder) => saveModel(folder, model, { ...files, masters }),
       picture: inputPicture,
       async close() {
         await images.close()
+        graphed?.[Symbol.dispose]()
         corpus?.[Symbol.dispose]()
         adapter?.[Symbol.dispose]()
+        torch.dispose([...masters.values()])
         model.dispose()
       },
     }
@@ -109,4 +125,18 @@ export async function pretrainTask(
     await images.close()
     throw error
   }
+}
+
+/** The step as CUDA graphs; null where it cannot be, which is told. */
+function graphedStep(
+  model: TextTower,
+  options: FullPretrainOptions,
+  { device, processes, context }: { device: torch.Device; processes: { size: number }; context: RunContext },
+): GraphedContrastiveStep | null {
+  const onFallback = (reason: string) =>
+    context.emit({ type: 'warning', message: `cudaGraph: the run goes on without CUDA graphs: ${reason}` })
+  const reason = whyNoGraph(options, { device, processes: processes.size, model })
+  if (reason === null) return new GraphedContrastiveStep(model, { precision: options.precision, onFallback })
+  onFallback(reason)
+  return null
 }

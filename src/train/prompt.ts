@@ -25,6 +25,7 @@ import type { FeatureBatch } from './feature-batches.js'
 import { featureTask } from './feature-task.js'
 import { openLabelled } from './labelled-data.js'
 import { inputPicture } from './log/pictures.js'
+import { lowerFrozen } from './lower-frozen.js'
 import type { FullPromptOptions } from './options/index.js'
 import { USUAL_BATCH } from './options/shared.js'
 import { ownMemory, parameterGroups } from './parameter-groups.js'
@@ -62,8 +63,7 @@ async function begin(options: FullPromptOptions, context: RunContext, from: stri
   const tokenizer = TextTokenizer.open(join(folder, TOKENIZER), padToken === undefined ? {} : { padToken })
   const { contextLength: length, init, seed } = options
   if (from === null) await seeded(seed, () => addContext(model, tokenizer, { length, init }))
-  for (const part of [model.text!, model.text_projection]) part.requiresGrad_(false)
-  contextVectors(model).requiresGrad_(true)
+  trainContext(model)
   return {
     device,
     model,
@@ -71,6 +71,12 @@ async function begin(options: FullPromptOptions, context: RunContext, from: stri
     files: { ...files, textWeights: files.textWeights && { ...files.textWeights, name: placeOf(files, folder) } },
     spec: { maxProblems: options.maxProblems, ...options.data } as unknown as DatasetSpec,
   }
+}
+
+/** Of what reads texts the context alone takes gradients. */
+export function trainContext(model: TextTower): void {
+  for (const part of [model.text!, model.text_projection]) part.requiresGrad_(false)
+  contextVectors(model).requiresGrad_(true)
 }
 
 /** Where the frozen language model is, seen from anywhere. */
@@ -92,7 +98,7 @@ export function promptTask(
 }
 
 /** What classes are asked by; of findings beside others also what denies them. One text each, after which to learn. */
-function askedOf(dataset: Dataset, { task, classes }: ClassLabels): readonly AskedClass[] {
+export function askedOf(dataset: Dataset, { task, classes }: ClassLabels): readonly AskedClass[] {
   const asked = task === 'multi' ? askedFindings(dataset, classes) : askedClasses(dataset)
   const several = asked.find(({ prompts }) => prompts.length !== 1)
   if (several === undefined) return asked
@@ -102,7 +108,7 @@ function askedOf(dataset: Dataset, { task, classes }: ClassLabels): readonly Ask
 }
 
 /** Token ids of the classes' texts, and then of their negations, after each prefix that some image has (EMBED). */
-class AskedTexts {
+export class AskedTexts {
   private constructor(
     readonly byPrefix: ReadonlyMap<string | null, TokenSequences>,
     /** Distinct texts. */
@@ -173,6 +179,8 @@ async function classificationTask(
     const data = await openLabelled({ ...options, isNegated: true }, context)
     const { dataset, held, labels } = data
     const prefixes = new Set([...dataset.samples, ...(held?.samples ?? [])].map(({ promptPrefix }) => promptPrefix))
+    // the image encoder is done with when the features are there
+    const masters = lowerFrozen(model, { precision: options.precision, towers: ['text'], files })
     const texts = await AskedTexts.of(askedOf(dataset, labels), prefixes, tokens)
     return await featureTask(
       {
@@ -185,7 +193,7 @@ async function classificationTask(
         captions: texts.count,
         logScale: model.logit_scale,
         classify: (features, samples) => texts.scores(model, model.projectImage(features), samples, labels),
-        saveModel: (folder) => saveModel(folder, model, files),
+        saveModel: (folder) => saveModel(folder, model, { ...files, masters }),
       },
       options,
       context,
@@ -231,6 +239,7 @@ async function contrastiveTask(
     freezeUnusedOfImage(model.image, model.imagePooling)
     if (from === null) torch.noGrad(() => model.logit_scale.fill_(START_LOG_SCALE))
     ownMemory(model)
+    const masters = lowerFrozen(model, { precision, files })
     model.train()
     const shared = {
       ...images.source,
@@ -271,11 +280,11 @@ async function contrastiveTask(
       validate:
         heldBatches &&
         (async (pause) => {
-          const found = await validate(model, heldBatches, bare, { targets, pause, processes })
+          const found = await validate(model, heldBatches, bare, { targets, precision, pause, processes })
           return { ...found, accuracy: found.accuracy1! }
         }),
       judgedBy: judgedBy(validation),
-      saveModel: (folder) => saveModel(folder, model, files),
+      saveModel: (folder) => saveModel(folder, model, { ...files, masters }),
       picture: inputPicture,
       close,
     }

@@ -93,7 +93,7 @@ export class Run<Batch extends TaskBatch> {
       optimizer: makeOptimizer(task, options),
       random: new RandomStream(streamSeed(seed, rank, from === null ? 0 : readProgress(from).step), device),
       scaler: precision === 'float16' ? new torch.optim.GradScaler() : null,
-      ema: ema === null ? null : new torch.optim.ExponentialMovingAverage(task.model.parameters(), ema),
+      ema: ema === null ? null : averagesOf(task.model, ema),
     }
     this.#log = new StepLog(steps, options.maxSkipped)
     const { lr, lrMin } = optimizer
@@ -390,6 +390,14 @@ export class Run<Batch extends TaskBatch> {
 }
 
 const countOf = (processes: number): string => (processes === 1 ? 'one process' : `${processes} processes`)
+
+/** What is frozen needs none. */
+function averagesOf(model: torch.nn.Module, { decay }: { decay: number }): torch.optim.ExponentialMovingAverage {
+  return new torch.optim.ExponentialMovingAverage(
+    model.parameters().filter(({ requiresGrad }) => requiresGrad),
+    { decay },
+  )
+}
 
 function makeOptimizer({ groups }: Pick<Task, 'groups'>, { optimizer }: FullOptions): RunState['optimizer'] {
   const { lr, betas, eps, momentum, type } = optimizer

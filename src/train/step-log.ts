@@ -59,14 +59,15 @@ export class StepLog {
     this.#started = now
     this.#waited = 0
     try {
+      const values = valuesOf(records)
       const skipped: SkippedEvent[] = []
       const good: { loss: number; gradientNorm: number; record: StepRecord }[] = []
-      for (const record of records) {
+      for (const [index, record] of records.entries()) {
         const { step, rows } = record
-        const loss = record.loss.item()
-        if (record.skipped.item() === 0) {
+        const [loss, gradientNorm, isSkipped] = values[index]!
+        if (isSkipped === 0) {
           this.#inARow = 0
-          good.push({ loss, gradientNorm: record.gradientNorm.item(), record })
+          good.push({ loss, gradientNorm, record })
           continue
         }
         this.skipped += 1
@@ -104,4 +105,23 @@ export class StepLog {
       }
     }
   }
+}
+
+/** Of each step its loss, the norm of its gradients and whether it was left out: waits for the device once. */
+function valuesOf(records: readonly StepRecord[]): (readonly [number, number, number])[] {
+  if (records.length === 0) return []
+  const all = torch.scope(() =>
+    torch.noGrad(() =>
+      torch
+        .stack(
+          records.flatMap(({ loss, gradientNorm, skipped }) =>
+            [loss, gradientNorm, skipped].map((each) =>
+              each.to({ device: loss.device as torch.Device, dtype: 'float64' }),
+            ),
+          ),
+        )
+        .toTypedArray(),
+    ),
+  )
+  return records.map((_, k) => [Number(all[3 * k]), Number(all[3 * k + 1]), Number(all[3 * k + 2])] as const)
 }

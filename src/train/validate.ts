@@ -4,12 +4,15 @@ import type { DataLoader } from '../data/index.js'
 import { batchNumber } from '../data/loader/order.js'
 import * as torch from '../torch/index.js'
 import type { CaptionTokens } from './caption-tokens.js'
+import { inPrecision } from './precision.js'
 
 const { Processes } = torch.distributed
 type Processes = torch.distributed.Processes
 
 export interface ValidationOptions {
   targets: 'identity' | 'same-caption'
+  /** That of the training. Default: 'float32'. */
+  precision?: 'float32' | 'bfloat16' | 'float16'
   pause: () => Promise<void>
   /** Each has a part of the batches. Default: this one. */
   processes?: Processes | undefined
@@ -28,7 +31,7 @@ export async function validate(
   model: TextTower,
   loader: DataLoader,
   tokens: Pick<CaptionTokens, 'encode'>,
-  { targets, pause, processes = Processes.alone }: ValidationOptions,
+  { targets, precision = 'float32', pause, processes = Processes.alone }: ValidationOptions,
 ): Promise<Record<string, number>> {
   const wasTraining = model.training
   model.eval()
@@ -41,7 +44,11 @@ export async function validate(
       const values = torch.scope(() =>
         torch.noGrad(() => {
           const options = { targets, captions }
-          const [image, text] = [model.encodeImage(batch.pixels), model.encodeText(texts)]
+          const device = model.logit_scale.device as torch.Device
+          const [image, text] = inPrecision(precision, device, () => [
+            model.encodeImage(batch.pixels),
+            model.encodeText(texts),
+          ])
           const { loss, scores } = contrastiveLoss(image, text, model.logit_scale, options)
           const [accuracy1, accuracy5] = [1, 5].map((k) => retrievalAccuracy(scores, k, options)) as [number, number]
           return { loss: loss.item(), accuracy1, accuracy5 }

@@ -2,10 +2,13 @@ import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { TextTower } from '../../src/clip/text-tower.js'
+import { freeze } from '../../src/models/freeze.js'
 import { buildModel, type ImageEncoder, type TextEncoder } from '../../src/models/index.js'
 import * as torch from '../../src/torch/index.js'
 import { contrastiveStep } from '../../src/train/contrastive-step.js'
 import type { TrainEvent } from '../../src/train/events.js'
+import { GraphedContrastiveStep } from '../../src/train/graphed-step.js'
+import { lowerFrozen } from '../../src/train/lower-frozen.js'
 import { planStep } from '../../src/train/plan/index.js'
 import { RandomStream } from '../../src/train/random-stream.js'
 import { type TrainOptions, train } from '../../src/train/train.js'
@@ -47,6 +50,26 @@ describe('train()', () => {
     const cpu = lossesOf(await eventsOf({ ...options, device: 'cpu' }))
     const here = lossesOf(await eventsOf({ ...options, device, out: join(data.folder, 'here') }))
     for (const [index, loss] of here.entries()) expect(loss).toBeCloseTo(cpu[index]!, 3)
+  })
+
+  test('with CUDA graphs has the losses that it has without, and says where there are none', async () => {
+    const { microBatch: _, ...run } = tinyRun(data, 'plain')
+    const options = {
+      ...run,
+      device,
+      precision: 'bfloat16',
+      text: { model: data.language, execution: 'padded' },
+      peft: { type: 'ia3' },
+      augment: false,
+      validation: null,
+      steps: 16,
+      logEvery: 1,
+    } as const
+    const plain = lossesOf(await eventsOf(options))
+    const events = await eventsOf({ ...options, cudaGraph: true, out: join(data.folder, 'graph') })
+    const warnings = events.flatMap((each) => (each.type === 'warning' ? each.message : []))
+    expect(warnings).toEqual(isGpu ? [] : [expect.stringMatching(/expected a GPU, but the run is on cpu$/)])
+    for (const [index, loss] of lossesOf(events).entries()) expect(loss).toBeCloseTo(plain[index]!, 1)
   })
 
   testOnGpu('goes on where memory has run out once, and stops with a checkpoint where it does not fit', async () => {
@@ -93,7 +116,56 @@ const texts = [
   [5, 10],
 ]
 
+describe('frozen matrices', () => {
+  test('are on the device in bfloat16, and what checkpoints have of them in float32 on the host', async () => {
+    const model = await towers()
+    for (const tower of [model.image, model.text!]) freeze(tower)
+    const before = isGpu ? torch.cuda.memoryStatistics().allocated : 0
+    const masters = lowerFrozen(model, { precision: 'bfloat16', files: { textWeights: { name: '', fingerprint: '' } } })
+    const names = [...masters.keys()]
+    expect(names.length).toBeGreaterThan(4)
+    expect(names.filter((name) => !name.startsWith('image.'))).toEqual([])
+    for (const [name, { dtype, device: place }] of model.namedParameters()) {
+      if (!masters.has(name)) continue
+      expect([name, dtype, place.startsWith(device)]).toEqual([name, 'bfloat16', true])
+      expect([masters.get(name)!.device, masters.get(name)!.dtype]).toEqual(['cpu', 'float32'])
+    }
+    if (isGpu) expect(torch.cuda.memoryStatistics().allocated).toBeLessThan(before)
+  })
+})
+
 describe('a step', () => {
+  test('as CUDA graphs has the loss and the gradients of the step itself, one graph a length of texts', async () => {
+    const model = await towers()
+    const random = new RandomStream(1, device)
+    const pixels = torch.keep(torch.randn([4, 3, 56, 56], { device }))
+    const gradients = () => {
+      const found = model.parameters().flatMap(({ grad }) => grad?.cpu().clone() ?? [])
+      model.zeroGrad()
+      return found
+    }
+    const reasons: string[] = []
+    using graphed = new GraphedContrastiveStep(model, {
+      precision: 'float32',
+      onFallback: (reason) => reasons.push(reason),
+    })
+    const long = texts.map((ids, row) => [...ids, ...Array.from({ length: 20 }, (_, k) => 20 + ((3 * k + row) % 90))])
+    for (const given of [texts, texts, texts, texts, texts, long, long, long, long, long]) {
+      const batch = { pixels, texts: given, targets: 'same-caption' as const, captions: given.map(String) }
+      const wanted = await contrastiveStep(model, batch, { random })
+      const exact = gradients()
+      const found = graphed.run(batch, random)
+      expect(found.loss.item()).toBeCloseTo(wanted.loss.item(), 4)
+      for (const [index, each] of gradients().entries()) {
+        const difference = torch.scope(() => each.sub(exact[index]!).norm().item())
+        expect(difference).toBeLessThan(1e-3 * (1 + torch.scope(() => exact[index]!.norm().item())))
+      }
+      torch.dispose([found, wanted, exact])
+    }
+    expect(graphed.recorded).toBe(isGpu ? 2 : 0)
+    expect(reasons.length).toBe(isGpu ? 0 : 1)
+  })
+
   test('of forward, backward, clipping and fused AdamW never waits for the device', async () => {
     const model = await towers()
     const parameters = model.parameters().filter(({ requiresGrad }) => requiresGrad)

@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { loadModel } from '../../src/clip/model-files.js'
 import { packageRoot } from '../../src/setup/paths.js'
 import * as torch from '../../src/torch/index.js'
 import { planStep } from '../../src/train/plan/index.js'
@@ -10,7 +11,8 @@ import { type Tiny, tiny } from './tiny.js'
 
 let data: Tiny
 beforeAll(async () => {
-  data = await tiny(60)
+  // with an image of each class
+  data = await tiny(60, 2)
 })
 afterAll(() => rmSync(data.folder, { recursive: true, force: true }))
 
@@ -56,6 +58,7 @@ describe('the memory of a step', () => {
     ],
     ['with padded texts', { ...transformer, batchSize: 16, text: { model: 'cleft-report-lm', execution: 'padded' } }],
     ['of a BERT that trains', { recipe: 'clip-bert-small', batchSize: 24 }],
+    ['with a learned prompt', { ...transformer, batchSize: 16, peft: { type: 'prompt', tokens: 4 } }],
     ['with SGD and averages', { ...transformer, batchSize: 8, optimizer: { type: 'sgd' }, ema: { decay: 0.99 } }],
   ])('%s is predicted within 15 %%', async (name, given) => {
     const options = {
@@ -119,18 +122,112 @@ describe('suggestions', () => {
     expect(memory.total).toBeGreaterThan(0)
     expect(available).toBeNull()
   })
+})
 
-  it('are for pre-training alone', async () => {
-    const options = { stage: 'linear-probe', from: 'nowhere', data: data.data, out: 'x' } as unknown as TrainOptions
-    await expect(planStep(options)).rejects.toThrow()
+const main = join(packageRoot(), 'dist', 'cli', 'main.js')
+const plan = (...parameters: string[]) =>
+  spawnSync(process.execPath, [main, 'plan', ...parameters], { encoding: 'utf8', env: { ...process.env, DEBUG: '' } })
+
+/** What a run takes beside its weights: the most of three steps over what there was at its start. */
+async function measuredAbove(options: TrainOptions): Promise<number> {
+  const count = new torch.memory.Count('cpu')
+  let [before, peak] = [0, 0]
+  try {
+    for await (const event of train(options, { logger: { warn() {} } })) {
+      const since = count.read({ resetPeak: true })
+      if (event.type === 'start') before = since.current
+      if (event.type === 'step') peak = Math.max(peak, since.peak - before)
+    }
+  } finally {
+    count[Symbol.dispose]()
+  }
+  return peak
+}
+
+describe('the memory of a step of a stage that begins with a checkpoint', () => {
+  let from: string
+  beforeAll(async () => {
+    const text = { model: 'cleft-report-lm' }
+    const run = { ...transformer, text, data: data.data, validation: null, steps: 1, batchSize: 8 }
+    from = (await train({ ...run, out: join(data.folder, 'from') } as unknown as TrainOptions)).checkpoint
+  }, 60_000)
+
+  const tune = { stage: 'fine-tune' }
+  const prompt = { stage: 'prompt', contextLength: 8 }
+  const contrastive = { ...prompt, objective: 'contrastive' }
+  it.each([
+    ['fine-tuning', { ...tune, batchSize: 24 }],
+    ['fine-tuning in parts', { ...tune, batchSize: 24, microBatch: 8 }],
+    ['fine-tuning with checkpointing', { ...tune, batchSize: 24, checkpointing: true }],
+    ['fine-tuning in bfloat16', { ...tune, batchSize: 24, precision: 'bfloat16' }],
+    ['fine-tuning of the last layers', { ...tune, batchSize: 8, freeze: ['image.*'], unfreeze: ['image.*.layer.5.*'] }],
+    ['a linear probe', { stage: 'linear-probe', batchSize: 80, labels: 'multi', findings: ['Edema', 'Pneumonia'] }],
+    ['prompt tuning', { ...prompt, batchSize: 24 }],
+    ['prompt tuning of findings', { ...prompt, batchSize: 24, labels: 'multi', findings: ['Edema', 'Pneumonia'] }],
+    ['prompt tuning in bfloat16', { ...prompt, batchSize: 24, precision: 'bfloat16' }],
+    ['prompt tuning on captions', { ...contrastive, batchSize: 24 }],
+    [
+      'prompt tuning on captions in parts, in bfloat16',
+      { ...contrastive, batchSize: 24, microBatch: 8, precision: 'bfloat16' },
+    ],
+  ])('%s is predicted within 15 %%', async (name, given) => {
+    const options = {
+      ...given,
+      from,
+      data: data.data,
+      validation: null,
+      steps: 3,
+      workers: 1,
+      logEvery: 1,
+      checkpointEvery: 3,
+      out: join(data.folder, `stage-${name.replaceAll(' ', '-')}`),
+    } as unknown as TrainOptions
+    const { memory, notes, features } = await planStep(options)
+    expect(notes).toEqual([])
+    expect(features === null).toBe(!/^a linear probe|^prompt tuning($| of| in)/.test(name))
+    const ratio = (memory.total - memory.weights) / (await measuredAbove(options))
+    expect(ratio).toBeGreaterThan(0.85)
+    expect(ratio).toBeLessThan(1.15)
+  })
+
+  it('counts the weights of the whole model, and suggests batches that fit', async () => {
+    const model = await loadModel(from)
+    const bytes = (module: torch.nn.Module) =>
+      [...module.stateDict().values()].reduce((sum, each) => sum + each.numel() * each.elementSize(), 0)
+    const at = (stage: object, available: number) =>
+      planStep({ ...stage, from, data: data.data, out: 'x' } as unknown as TrainOptions, { available })
+    const tuned = await at({ ...tune, batchSize: 24 }, 24 * 2 ** 20)
+    expect(tuned.memory.weights / bytes(model.image)).toBeCloseTo(1, 2)
+    expect(tuned.suggestions.map(({ checkpointing }) => checkpointing)).toContain(true)
+    for (const { total } of tuned.suggestions) expect(total).toBeLessThanOrEqual(24 * 2 ** 20)
+    const prompted = await at({ ...prompt, batchSize: 8 }, 2 ** 30)
+    expect(prompted.memory.weights / bytes(model)).toBeCloseTo(1, 1)
+    expect([prompted.fits, prompted.shape.checkpointing]).toEqual([true, false])
+    expect(prompted.features).toBeGreaterThan(prompted.memory.weights)
+    model.dispose()
+  })
+
+  it('is printed, with what there is before the first step', () => {
+    const config = join(data.folder, 'probe.yaml')
+    const stage = { stage: 'linear-probe', from, data: data.data, labels: 'multi', findings: ['Edema'], batchSize: 16 }
+    writeFileSync(config, JSON.stringify(stage))
+    const { status, stdout, stderr } = plan(config, '--memory', '64MiB')
+    expect(`${status} ${stderr}`).toBe('0 ')
+    expect(stdout).toMatch(/^a step on a GPU of batchSize 16\n {2}weights +\d+\.\d MiB\n/)
+    expect(stdout).toMatch(/\nbefore the first step, where features are computed once: \d+\.\d MiB\n/)
+    expect(stdout).toMatch(/\nthe largest batch in one piece: batchSize \d+, /)
+  })
+
+  it('assumes classes where the data are not here, and says what is no checkpoint', async () => {
+    const nowhere = { kind: 'chexpert', root: join(data.folder, 'nowhere') }
+    const { notes } = await planStep({ ...tune, from, data: nowhere, out: 'x', batchSize: 4 } as never)
+    expect(notes).toEqual([expect.stringMatching(/^classes: the data are not here .*; 14 are assumed$/)])
+    const wrong = { ...tune, from: data.folder, data: data.data, out: 'x' } as never
+    await expect(planStep(wrong)).rejects.toThrow()
   })
 })
 
 describe('cleft plan', () => {
-  const main = join(packageRoot(), 'dist', 'cli', 'main.js')
-  const plan = (...parameters: string[]) =>
-    spawnSync(process.execPath, [main, 'plan', ...parameters], { encoding: 'utf8', env: { ...process.env, DEBUG: '' } })
-
   it('prints a table, and one JSON object where it is asked for', () => {
     const config = join(data.folder, 'plan.yaml')
     writeFileSync(config, JSON.stringify({ recipe: 'cleft-small', data: data.data, batchSize: 16 }))

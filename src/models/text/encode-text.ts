@@ -2,6 +2,7 @@ import * as torch from '../../torch/index.js'
 import { costOf } from './cost.js'
 import { checkIds, isAdapted, type KeyValue, type TextEncoder } from './encoder.js'
 import {
+  computedLength,
   type Execution,
   type PlanRequest,
   type Pooling,
@@ -25,8 +26,8 @@ export interface EncodeTextOptions {
   maximumLength?: number
   /** The token of padding. Needed for 'first-pad', and for empty texts. */
   padToken?: number
-  /** Padded rows: to the longest of the batch (the default), or to maximumLength. */
-  padTo?: 'longest' | 'maximum'
+  /** Padded rows: to the longest of the batch (the default), to the next multiple of a number of tokens, or to maximumLength. */
+  padTo?: 'longest' | 'maximum' | number
   /** Learned vectors before each text, [n, width]: a soft prompt. */
   promptEmbeddings?: Tensor
   /** Keys and values before each text in each layer, [1, keyValueHeads, n, headWidth] each: prefix tuning. */
@@ -88,7 +89,8 @@ function planInner(
   if (padTo === 'maximum' && options.maximumLength === undefined) {
     throw new TypeError("encodeText: expected a maximumLength with padTo: 'maximum', but received none; give one")
   }
-  const rowLength = padTo === 'maximum' ? promptLength + limit : undefined
+  const rowLength =
+    padTo === 'longest' ? undefined : promptLength + Math.min(limit, roundedLength(items, padTo, promptLength))
   const { seesRight } = model
   const request = { items, pool, padToken: options.padToken ?? 0, seesRight, promptLength, rowLength }
   if (execution !== 'auto') {
@@ -108,6 +110,16 @@ function planInner(
   if (model.training && model.running.ownDropout) return planPadded(request)
   const candidates = [planPadded(request), planPacked(request), ...(seesRight ? [] : [planTree(request)])]
   return candidates.reduce((best, each) => (costOf(each, model) < costOf(best, model) ? each : best))
+}
+
+/** Without the prompt's. */
+function roundedLength(items: readonly TextItem[], padTo: 'maximum' | number, promptLength: number): number {
+  if (padTo === 'maximum') return Number.POSITIVE_INFINITY
+  if (!(Number.isInteger(padTo) && padTo > 0)) {
+    throw new RangeError(`encodeText: expected padTo 'longest', 'maximum' or a number of tokens, but received ${padTo}`)
+  }
+  const longest = Math.max(...items.map(computedLength)) - promptLength
+  return Math.ceil(longest / padTo) * padTo
 }
 
 function itemsOf(
@@ -168,44 +180,128 @@ export function runPlan(model: TextEncoder, plan: TextPlan, options: EncodeTextO
   })
 }
 
-function runInner(model: TextEncoder, plan: TextPlan, { pool, promptEmbeddings, prefix }: EncodeTextOptions): Tensor {
-  const { rows, length, layout, seenLengths, pooled, textOf } = plan
+function runInner(model: TextEncoder, plan: TextPlan, options: EncodeTextOptions): Tensor {
+  return torch.scope(() => {
+    const { tensors, ...sizes } = uploadInner(model, plan, options)
+    return runUploaded(model, { ...sizes, tensors }, options)
+  })
+}
+
+/**
+ * A batch of texts as it is computed, on the model's device. Of padded rows all tensors have the same shapes whatever the
+ * texts are, at one number and one length of rows: what a CUDA graph wants.
+ */
+export interface UploadedTexts extends Pick<TextPlan, 'rows' | 'length' | 'layout'> {
+  /** Texts that are computed. */
+  readonly count: number
+  /** By what they are. The caller's (or the scope's). */
+  readonly tensors: Readonly<Partial<Record<TensorName, Tensor>>>
+}
+
+type TensorName =
+  /** int64 [rows, length]; with prompt vectors those of words alone, [N]. */
+  | 'tokens'
+  /** int64 [rows x length]: which of the prompt vectors and the words each token is. */
+  | 'order'
+  /** int64 [1, length of a row, or of all]. */
+  | 'positions'
+  /** int64 [rows, 1]: tokens of each row that are seen. */
+  | 'seen'
+  /** int64 [N]: the tokens whose states are read. */
+  | 'pooled'
+  /** float64 [N, 1] and int64 [N], of a mean: each token's part of it, and whose. */
+  | 'shares'
+  | 'owners'
+  /** int64 [texts]: which text that was computed each is. */
+  | 'textOf'
+
+/** Puts a batch of texts on the model's device: what {@link encodeText} does before it computes. */
+export function uploadTexts(
+  model: TextEncoder,
+  sequences: readonly (readonly number[])[],
+  options: EncodeTextOptions,
+): UploadedTexts {
+  return torch.scope(() => {
+    const [inner, given] = unwrap(model, options)
+    const { tensors, ...sizes } = uploadInner(inner, planInner(inner, sequences, given), given)
+    return { ...sizes, tensors: torch.keep(tensors) }
+  })
+}
+
+/** {@link encodeText} of what uploadTexts put there with the same options. */
+export function encodeUploaded(model: TextEncoder, texts: UploadedTexts, options: EncodeTextOptions): Tensor {
+  return torch.scope(() => {
+    const [inner, given] = unwrap(model, options)
+    return runUploaded(inner, texts, given)
+  })
+}
+
+function uploadInner(
+  model: TextEncoder,
+  plan: TextPlan,
+  { pool, promptEmbeddings, prefix }: EncodeTextOptions,
+): UploadedTexts {
   checkPrompt(model, promptEmbeddings)
   checkPrefix(prefix)
-  return torch.scope(() => {
-    const device = model.wordEmbeddings().weight.device as torch.Device
-    const whole = (values: readonly number[], shape: readonly number[] = [values.length]): Tensor =>
-      torch.fromTypedArray(BigInt64Array.from(values, BigInt), shape, { device })
-    const prefixLength = prefix?.[0]?.key.shape[2] ?? 0
-    const positionIds = whole(
+  const { rows, length, layout, seenLengths, pooled, textOf, tokens } = plan
+  const device = model.wordEmbeddings().weight.device as torch.Device
+  const whole = (values: readonly number[], shape: readonly number[] = [values.length]): Tensor =>
+    torch.fromTypedArray(BigInt64Array.from(values, BigInt), shape, { device })
+  const prefixLength = prefix?.[0]?.key.shape[2] ?? 0
+  const needsMask = seenLengths !== null && (model.seesRight || pool === 'first-pad')
+  const isInOrder = pooled.length === textOf.length && textOf.every((text, index) => text === index)
+  const tensors: Partial<Record<TensorName, Tensor>> = {
+    ...(promptEmbeddings === undefined
+      ? { tokens: whole(tokens, [rows, length]) }
+      : {
+          tokens: whole(tokens.filter((token) => token >= 0)),
+          order: whole(orderOf(tokens, promptEmbeddings.size(0))),
+        }),
+    positions: whole(
       plan.positions.map((each) => prefixLength + each),
       [1, plan.positions.length],
-    )
+    ),
+    ...(needsMask && { seen: whole(seenLengths, [rows, 1]) }),
+    pooled: whole(pooled.flat()),
+    ...(pool === 'mean' && {
+      shares: torch
+        .tensor(
+          pooled.flatMap((tokens) => tokens.map(() => 1 / tokens.length)),
+          { device, dtype: 'float64' },
+        )
+        .unsqueeze(1),
+      owners: whole(pooled.flatMap((tokens, text) => tokens.map(() => text))),
+    }),
+    ...(!isInOrder && { textOf: whole(textOf) }),
+  }
+  return { rows, length, layout, count: pooled.length, tensors }
+}
+
+function runUploaded(
+  model: TextEncoder,
+  { rows, length, layout, count, tensors }: UploadedTexts,
+  { promptEmbeddings, prefix }: EncodeTextOptions,
+): Tensor {
+  return torch.scope(() => {
+    const { tokens, order, positions: positionIds, seen, pooled, shares, owners, textOf } = tensors
+    const device = pooled!.device as torch.Device
     // [rows, 1] and [length] to [rows, length]; tokens before a text's last do not see what is after it in causal models
-    const needsMask = seenLengths !== null && (model.seesRight || pool === 'first-pad')
-    const attentionMask = needsMask ? torch.arange(length, { device }).lt(whole(seenLengths, [rows, 1])) : undefined
+    const attentionMask = seen === undefined ? undefined : torch.arange(length, { device }).lt(seen)
     const words =
       promptEmbeddings === undefined
-        ? { inputIds: whole(plan.tokens, [rows, length]) }
-        : { inputEmbeddings: withPrompt(model, plan, promptEmbeddings, whole) }
+        ? { inputIds: tokens! }
+        : { inputEmbeddings: withPrompt(model, promptEmbeddings, tokens!, order!).view([rows, length, model.width]) }
     const input = { ...words, positionIds, attentionMask, layout: layout ?? undefined, prefix }
-    const flat = pooled.flat()
     let features: Tensor
-    if (pool !== 'mean') {
-      features = model.forward({ ...input, outputTokens: whole(flat) }).lastHidden
+    if (shares === undefined) {
+      features = model.forward({ ...input, outputTokens: pooled! }).lastHidden
     } else {
       // [rows, length, D] to [rows length, D]
       const hidden = model.forward(input).lastHidden.flatten(0, 1)
-      const shares = pooled.flatMap((tokens) => tokens.map(() => 1 / tokens.length))
-      const parts = hidden
-        .indexSelect(0, whole(flat))
-        .mul(torch.tensor(shares, { device, dtype: hidden.dtype }).unsqueeze(1))
-      const owners = whole(pooled.flatMap((tokens, text) => tokens.map(() => text)))
-      features = hidden.newZeros([pooled.length, model.width]).indexAdd(0, owners, parts)
+      const parts = hidden.indexSelect(0, pooled!).mul(shares.to(hidden.dtype))
+      features = hidden.newZeros([count, model.width]).indexAdd(0, owners!, parts)
     }
-    return pooled.length === textOf.length && textOf.every((text, index) => text === index)
-      ? features
-      : features.indexSelect(0, whole(textOf))
+    return textOf === undefined ? features : features.indexSelect(0, textOf)
   })
 }
 
@@ -224,22 +320,18 @@ function checkPrefix(prefix: readonly KeyValue[] | undefined): void {
   )
 }
 
-/** The embeddings [rows, length, D] of tokens among which -1 - k stands for the k-th prompt vector. */
-function withPrompt(
-  model: TextEncoder,
-  { tokens, rows, length }: TextPlan,
-  prompt: Tensor,
-  whole: (values: readonly number[], shape?: readonly number[]) => Tensor,
-): Tensor {
-  const words = model.wordEmbeddings().forward(whole(tokens.filter((token) => token >= 0)))
-  let next = prompt.size(0)
-  const order = tokens.map((token) => {
+/** Where tokens are among prompt vectors and then words: -1 - k stands for the k-th prompt vector. */
+function orderOf(tokens: readonly number[], promptLength: number): number[] {
+  let next = promptLength
+  return tokens.map((token) => {
     if (token < 0) return -1 - token
     next += 1
     return next - 1
   })
-  return torch
-    .cat([prompt.to(words.dtype), words], 0)
-    .indexSelect(0, whole(order))
-    .view([rows, length, model.width])
+}
+
+/** The embeddings [rows x length, D] of prompt vectors and words in their order. */
+function withPrompt(model: TextEncoder, prompt: Tensor, words: Tensor, order: Tensor): Tensor {
+  const embedded = model.wordEmbeddings().forward(words)
+  return torch.cat([prompt.to(embedded.dtype), embedded], 0).indexSelect(0, order)
 }

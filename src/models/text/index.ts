@@ -1,5 +1,13 @@
 export { type BertConfig, BertModel, type BertOptions, bertRenames, readBertConfig } from './bert.js'
-export { type EncodeTextOptions, encodeText, planText, runPlan } from './encode-text.js'
+export {
+  type EncodeTextOptions,
+  encodeText,
+  encodeUploaded,
+  planText,
+  runPlan,
+  type UploadedTexts,
+  uploadTexts,
+} from './encode-text.js'
 export type { KeyValue, RunningOptions, TextEncoder, TextInput, TextOutput } from './encoder.js'
 export { Conv1D, type GPT2Config, GPT2Model, gpt2Renames, readGPT2Config } from './gpt2.js'
 export type { AttentionLayout, AttentionPart } from './layout.js'

@@ -87,14 +87,26 @@ export async function loadTextModel(folder: string, options: LoadTextModelOption
  * Keeps the frozen weights of linear layers in a lower precision, and everything else as it is. Under autocast the products
  * are those of float32 weights, which autocast lowers at each use; norms, embeddings and the sums of the layers stay in
  * float32.
+ *
+ * @param options.except parameters whose layers stay as they are
  */
-export function lowerMatrices<Model extends torch.nn.Module>(model: Model, dtype: torch.DType): Model {
-  for (const module of model.modules()) {
-    if (module instanceof nn.Embedding) continue
-    const own = module.ownParameters()
-    const isMatrix = own.some(([name, { ndim }]) => name === 'weight' && ndim === 2)
-    if (isMatrix && module.children().length === 0 && own.every(([, { requiresGrad }]) => !requiresGrad))
-      module.to(dtype)
+export function lowerMatrices<Model extends torch.nn.Module>(
+  model: Model,
+  dtype: torch.DType,
+  { except = new Set() }: { except?: ReadonlySet<torch.Tensor> } = {},
+): Model {
+  for (const module of frozenMatrices(model)) {
+    if (!module.ownParameters().some(([, each]) => except.has(each))) module.to(dtype)
   }
   return model
+}
+
+/** Linear layers, whose class may be any, that take no gradients. */
+function frozenMatrices(model: torch.nn.Module): torch.nn.Module[] {
+  return model.modules().filter((module) => {
+    if (module instanceof nn.Embedding || module.children().length > 0) return false
+    const own = module.ownParameters()
+    const isMatrix = own.some(([name, { ndim }]) => name === 'weight' && ndim === 2)
+    return isMatrix && own.every(([, { requiresGrad }]) => !requiresGrad)
+  })
 }

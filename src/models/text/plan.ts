@@ -51,7 +51,8 @@ const PART_LENGTH = 256
 /** Texts of one length with so many tokens are worth attention of their own. */
 const GROUP_TOKENS = 192
 
-const computedLength = ({ tokens, hasPad }: TextItem): number => tokens.length + (hasPad ? 1 : 0)
+/** Tokens that a text takes, the padding that is looked at included. */
+export const computedLength = ({ tokens, hasPad }: TextItem): number => tokens.length + (hasPad ? 1 : 0)
 
 /** The distinct texts, and which of them each text is. */
 function distinct(items: readonly TextItem[]): { texts: TextItem[]; textOf: number[] } {

@@ -131,6 +131,12 @@ const pretrainOptions = z.strictObject({
   oversample: count.max(8).default(1),
   freeze: patterns,
   unfreeze: patterns,
+  /**
+   * On a GPU: forward and backward are recorded as CUDA graphs, one for each of a few lengths to which texts are padded, and
+   * replayed. It is for steps that are short beside the launching of their kernels: padded texts share nothing. Where it
+   * cannot be done the run goes on without, and warns with the reason. Not yet tried on a GPU.
+   */
+  cudaGraph: z.boolean().default(false),
   ...running,
 })
 
