@@ -90,15 +90,25 @@ export function saveCheckpoint(
   try {
     rmSync(part, { recursive: true, force: true })
     mkdirSync(part, { recursive: true })
-    state.task.saveModel(part)
     torch.scope(() => {
       const { tensors, numbers, groups } = optimizerTensors(state.optimizer)
+      const { ema } = state
+      if (ema === null) state.task.saveModel(part)
+      else {
+        // the model is the one that was validated; training goes on from what was averaged
+        ema.averaged(() => {
+          state.task.saveModel(part)
+          for (const [index, each] of (ema.stateDict().collected_params ?? []).entries())
+            tensors.set(`trained.${index}`, each.clone())
+        })
+      }
       for (const [rank, states] of randoms.entries()) {
         for (const [index, each] of states.entries()) tensors.set(`${randomPrefix(rank)}.${index}`, each)
       }
-      const ema = state.ema?.stateDict()
-      for (const [index, each] of (ema?.shadow_params ?? []).entries()) tensors.set(`ema.${index}`, each)
       const extra = state.task.extra?.state()
+      // a stage with more than its model may save less of that than is averaged
+      if (extra !== undefined)
+        for (const [index, each] of (ema?.averages ?? []).entries()) tensors.set(`ema.${index}`, each)
       for (const [name, tensor] of extra?.tensors ?? []) tensors.set(`extra.${name}`, tensor)
       torch.saveSafetensors(tensors, join(part, OPTIMIZER))
       const file: TrainingFile = {
@@ -107,7 +117,7 @@ export function saveCheckpoint(
         ...progress,
         optimizer: { groups, numbers },
         scaler: state.scaler?.stateDict() ?? null,
-        emaUpdates: ema?.num_updates ?? null,
+        emaUpdates: ema?.numUpdates ?? null,
         extra: extra?.json ?? null,
       }
       writeJson(join(part, TRAINING), file)
@@ -187,9 +197,12 @@ export function restoreState(folder: string, { task, optimizer, random, scaler, 
     if (rank === 0 || states.length > 0) random.restore(states.map((each) => each.clone()))
     if (scaler !== null && file.scaler !== null) scaler.loadStateDict(file.scaler as never)
     if (ema !== null) {
+      // the averages are the parameters of the model that was loaded, if they are not there by themselves
+      const [own, trained] = [list('ema'), list('trained')]
+      const averages = own.length === 0 ? ema.averages : own
       const { decay } = ema.stateDict()
-      const shadows = list('ema')
-      ema.loadStateDict({ decay, num_updates: file.emaUpdates, shadow_params: shadows, collected_params: null })
+      ema.loadStateDict({ decay, num_updates: file.emaUpdates, shadow_params: averages, collected_params: trained })
+      ema.restore()
     }
   })
 }

@@ -392,11 +392,11 @@ export class Run<Batch extends TaskBatch> {
 const countOf = (processes: number): string => (processes === 1 ? 'one process' : `${processes} processes`)
 
 /** What is frozen needs none. */
+/** Of what trains, and of the statistics of batches that belong to it. */
 function averagesOf(model: torch.nn.Module, { decay }: { decay: number }): torch.optim.ExponentialMovingAverage {
-  return new torch.optim.ExponentialMovingAverage(
-    model.parameters().filter(({ requiresGrad }) => requiresGrad),
-    { decay },
-  )
+  const trained = model.parameters().filter(({ requiresGrad }) => requiresGrad)
+  const statistics = model.namedBuffers().flatMap(([name, each]) => (/\brunning_(mean|var)$/.test(name) ? [each] : []))
+  return new torch.optim.ExponentialMovingAverage([...trained, ...statistics], { decay })
 }
 
 function makeOptimizer({ groups }: Pick<Task, 'groups'>, { optimizer }: FullOptions): RunState['optimizer'] {

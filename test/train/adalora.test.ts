@@ -76,7 +76,9 @@ describe('AdaLoRA in a run', () => {
   it('has a model in its checkpoints that is the one in training', async () => {
     // what was dropped is zero there
     const step = 5
-    const folder = checkpointFolder(options.out, step)
+    const out = join(data.folder, 'not averaged')
+    await eventsOf({ ...options, out, ema: null })
+    const folder = checkpointFolder(out, step)
     const model = await loadModel(folder)
     using state = torch.openSafetensors(join(folder, 'optimizer.safetensors'))
     for (const [name, kept] of Object.entries(patternOf(step)!)) {

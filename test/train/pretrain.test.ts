@@ -71,6 +71,37 @@ describe('pre-training', () => {
     expect(second).toEqual(first)
   })
 
+  it('with averages saves those: what was validated, statistics of batches included', async () => {
+    const resnet = { model_type: 'resnet', embedding_size: 8, hidden_sizes: [8, 8, 8, 8], depths: [1, 1, 1, 1] }
+    const small = { ...resnet, layer_type: 'basic', num_channels: 3, hidden_act: 'relu' }
+    const options = { microBatch: 8, steps: 3, checkpointEvery: 1, keep: 9, image: { model: small, pooling: 'pooled' } }
+    const run = (name: string, more: object) =>
+      eventsOf({ ...tinyRun(data, `small-${name}`), ...options, ...more } as TrainOptions)
+    const plain = await run('plain', {})
+    const averaged = await run('averaged', { ema: { decay: 0.75 } })
+    expect(curve(averaged)).toEqual(curve(plain))
+    torch.scope(() => {
+      const weights = (name: string, step: number) =>
+        torch.openSafetensors(join(checkpointFolder(join(data.folder, `small-${name}`), step), 'trainable.safetensors'))
+      const [before, after, last] = [weights('averaged', 2), weights('averaged', 3), weights('plain', 3)]
+      const moved: string[] = []
+      for (const name of after.names) {
+        if (name.endsWith('num_batches_tracked')) continue
+        const [tensor, raw] = [after.tensor(name), last.tensor(name)]
+        const expected = before.tensor(name).mul(0.75).add(raw.mul(0.25))
+        expect(tensor.sub(expected).abs().max().item()).toBeLessThan(1e-5)
+        if (!tensor.equal(raw)) moved.push(name)
+      }
+      for (const file of [before, after, last]) file[Symbol.dispose]()
+      expect(moved.some((name) => name.endsWith('running_mean'))).toBe(true)
+      expect(moved.some((name) => name.includes('lora_B'))).toBe(true)
+    })
+    // and goes on from what trains, not from its average
+    rmSync(checkpointFolder(join(data.folder, 'small-averaged'), 3), { recursive: true })
+    const again = await run('averaged', { ema: { decay: 0.75 }, resume: true })
+    expect(curve(again)).toEqual(curve(plain).slice(2))
+  })
+
   it.each([1, 3, 4])('that is stopped after step %i goes on exactly', async (stop) => {
     const whole = curve(await eventsOf(tinyRun(data, `whole-${stop}`)))
     const options = tinyRun(data, `stopped-${stop}`)

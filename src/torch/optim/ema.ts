@@ -167,7 +167,7 @@ export class ExponentialMovingAverage implements Holder, Disposable {
     }
   }
 
-  /** Takes over averages, decay and count, by copies. */
+  /** Takes over averages, decay, count and what store() kept, by copies. */
   loadStateDict(saved: ExponentialMovingAverageStateDict | DictLike): void {
     const where = 'ExponentialMovingAverage.loadStateDict'
     const dict = saved as DictLike
@@ -175,11 +175,17 @@ export class ExponentialMovingAverage implements Holder, Disposable {
     const decay = read('decay')
     const updates = read('num_updates') ?? 0
     const shadow = read('shadow_params')
+    const collected = read('collected_params') ?? null
     expectOption(isAtLeast(0, decay) && decay <= 1, where, 'decay', 'a number from 0 to 1', decay)
     expectOption(isAtLeast(0, updates), where, 'num_updates', 'a number from 0 on', updates)
     if (!Array.isArray(shadow) || shadow.length !== this.pairs.length) {
       throw new RangeError(
         `${where}: expected ${this.pairs.length} shadow_params, but received ${Array.isArray(shadow) ? shadow.length : 'no array'}`,
+      )
+    }
+    if (collected !== null && !(Array.isArray(collected) && collected.length === this.pairs.length)) {
+      throw new RangeError(
+        `${where}: expected null or ${this.pairs.length} collected_params, but received ${Array.isArray(collected) ? collected.length : 'no array'}`,
       )
     }
     noGrad(() =>
@@ -188,7 +194,12 @@ export class ExponentialMovingAverage implements Holder, Disposable {
         const copies = shadow.map((each: unknown, index) =>
           copyLike(each, this.pairs[index]!.average, `${where}, tensor ${index}`),
         )
+        const kept = collected?.map((each: unknown, index) =>
+          own(copyLike(each, this.pairs[index]!.parameter, `${where}, collected tensor ${index}`)),
+        )
         for (const [index, copy] of copies.entries()) this.pairs[index]!.average.copy_(copy)
+        this.dropStored()
+        this.stored = kept
       }),
     )
     this.decay = decay as number

@@ -89,7 +89,7 @@ export const running = {
   processes: count.optional(),
   /** How long processes wait for one another, in seconds: then one has ended or hangs, and the run stops. */
   timeout: z.number().positive().default(600),
-  /** Moving averages of what trains, by which the run is validated. */
+  /** Moving averages of what trains (and of batch statistics): the model that is validated, and that checkpoints hold. */
   ema: z
     .strictObject({ decay: z.number().min(0).lt(1) })
     .nullable()
