@@ -1,5 +1,5 @@
-// softmax(q k^T / sqrt(d)) v of one sequence with itself, in float32 on the CPU. libtorch's fused kernel multiplies at half
-// of the processor's rate; here the scores of some queries stay in a core's own cache, between products that run at the
+// softmax(q k^T / sqrt(d)) v of one sequence with itself, on the CPU. libtorch's fused kernel multiplies at half of the
+// processor's rate in float32, and slower in bfloat16, which is computed in float32 here. Here the scores of some queries stay in a core's own cache, between products that run at the
 // rate. Queries, keys and values are one tensor, and so is their gradient: nothing is split, copied or joined again.
 // An operator of the namespace `cleft`, as those in fused.cpp; what is no such tensor goes to libtorch's.
 #include <ATen/Functions.h>
@@ -35,7 +35,8 @@ void check(const Tensor& joined, int64_t heads) {
 }
 
 bool fits(const Tensor& joined) {
-  return joined.is_cpu() && joined.scalar_type() == at::kFloat && joined.layout() == at::kStrided &&
+  const auto type = joined.scalar_type();
+  return joined.is_cpu() && (type == at::kFloat || type == at::kBFloat16) && joined.layout() == at::kStrided &&
          joined.numel() > 0 && kernels() != nullptr;
 }
 
@@ -45,6 +46,9 @@ Tensor perHead(const Tensor& joined, int64_t heads) {
 }
 
 Tensor merged(const Tensor& attended) { return attended.transpose(1, 2).flatten(2); }
+
+// as the functions below take it
+Tensor single(const Tensor& tensor) { return tensor.to(at::kFloat).contiguous(); }
 
 // libtorch's
 Tensor plain(const Tensor& joined, int64_t heads) {
@@ -56,7 +60,10 @@ Tensor plain(const Tensor& joined, int64_t heads) {
 Tensor differentiable(const Tensor& joined, int64_t heads) {
   const Tensor parts = perHead(joined, heads), queries = parts[0];
   const double scale = 1 / std::sqrt(static_cast<double>(queries.size(-1)));
-  return merged((queries * scale).matmul(parts[1].mT()).softmax(-1).matmul(parts[2]));
+  // weights in float32 in between, at least
+  const auto type = at::promote_types(joined.scalar_type(), at::kFloat);
+  const Tensor weights = (queries * scale).matmul(parts[1].mT()).softmax(-1, type);
+  return merged(weights.to(joined.scalar_type()).matmul(parts[2]));
 }
 
 struct Sizes {
@@ -233,13 +240,14 @@ Tensor attendBackward(const Tensor& joined, int64_t heads, const Tensor& output,
 Tensor selfAttention(const Tensor& joined, int64_t heads) {
   check(joined, heads);
   if (!fits(joined)) return plain(joined, heads);
-  return std::get<0>(attend(joined.contiguous(), heads));
+  return std::get<0>(attend(single(joined), heads)).to(joined.scalar_type());
 }
 
 struct SelfAttention : torch::autograd::Function<SelfAttention> {
   static Tensor forward(AutogradContext* context, const Tensor& given, int64_t heads) {
     at::AutoDispatchBelowADInplaceOrView below;
-    const auto [output, logSums] = attend(given.contiguous(), heads);
+    auto [output, logSums] = attend(single(given), heads);
+    output = output.to(given.scalar_type());
     context->save_for_backward({given, output, logSums});
     context->saved_data["heads"] = heads;
     return output;
@@ -252,7 +260,8 @@ struct SelfAttention : torch::autograd::Function<SelfAttention> {
     if (c10::GradMode::is_enabled()) {
       return {torch::autograd::grad({differentiable(given, heads)}, {given}, gradients, true, true)[0], Tensor()};
     }
-    return {attendBackward(given.contiguous(), heads, output, logSums, gradients[0].contiguous()), Tensor()};
+    const Tensor found = attendBackward(single(given), heads, single(output), logSums, single(gradients[0]));
+    return {found.to(given.scalar_type()), Tensor()};
   }
 };
 

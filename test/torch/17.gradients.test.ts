@@ -149,7 +149,7 @@ describe('gradients of gradients against finite differences', () => {
 })
 
 describe('fused linear layers in float32', () => {
-  // on some processors another library multiplies there, which knows no gradient of its own
+  // on some processors kernels of our own multiply there, which know no gradient
   it('have the gradients of gradients that float64 has', () => {
     const found = (['float32', 'float64'] as const).map((dtype) =>
       torch.scope(() => {

@@ -19,7 +19,7 @@ describe('kernels of our own', () => {
     // [name, greatest difference of the result and of each gradient]; NaN is no number below the bound
     const wrong = Object.entries(found).filter(([name, differences]) => {
       // scores around 100 are rounded as such, before exp()
-      const bound = name.endsWith('large scores') ? 1e-4 : 1e-5
+      const bound = name.endsWith('large scores') ? 1e-4 : name.endsWith('in bfloat16') ? 2e-2 : 1e-5
       return !differences.every((each) => each < bound)
     })
     expect(wrong).toEqual([])

@@ -43,7 +43,7 @@ function splitHeads(joined: Tensor, heads: number): Tensor[] {
 
 /**
  * Attention of norm(x) to itself, [B, T, D]: {@link projectHeads}, {@link attend} and {@link mergeHeads}. In float32
- * without maps and dropout it is native/attention.cpp's.
+ * and bfloat16 on the CPU, without maps and dropout, it is native/attention.cpp's.
  */
 export function attendSelf(
   layers: readonly [Layer, Layer, Layer],
@@ -54,7 +54,7 @@ export function attendSelf(
 ): Tensor {
   const joined = projectJoined(layers, x, norm)
   const isOwn = options.maps === undefined && (options.dropout ?? 0) === 0
-  if (isOwn && joined !== null && joined.dtype === 'float32' && choosesForCpu(joined)) {
+  if (isOwn && joined !== null && choosesForCpu(joined) && ['float32', 'bfloat16'].includes(joined.dtype)) {
     return torch.callOperator('cleft::self_attention', joined, heads) as Tensor
   }
   const [q, k, v] = (joined === null ? projectHeads(layers, x, heads, norm) : splitHeads(joined, heads)) as [

@@ -31,6 +31,24 @@ for (const [batch, tokens, heads, width] of [
     add(`self_attention ${shape} of ${heads}${kind}`, (x) => call('self_attention', x, heads), [make(shape)])
   }
 }
+for (const shape of [
+  [2, 261, 192],
+  [1, 17, 96],
+]) {
+  const bfloat16 = (x) => call('self_attention', x.to('bfloat16'), 2).to(x.dtype)
+  add(
+    `self_attention ${shape} in bfloat16`,
+    (x) => (x.dtype === 'float32' ? bfloat16(x) : call('self_attention', x, 2)),
+    [random(shape)],
+  )
+}
+// a sample that is no number is its own affair
+add(
+  'self_attention beside what is no number',
+  (x) =>
+    call('self_attention', torch.cat([x.detach().mul(Number.NaN), x, x.detach().mul(Number.NaN)]), 2).narrow(0, 1, 1),
+  [random([1, 20, 96])],
+)
 // a row of scores that leave the range of exp() without the greatest taken off
 add('self_attention of large scores', (x) => call('self_attention', x.mul(3), 2), [random([1, 40, 96])])
 
