@@ -1,7 +1,8 @@
 // softmax(q k^T / sqrt(d)) v of one sequence with itself, on the CPU. libtorch's fused kernel multiplies at half of the
-// processor's rate in float32, and slower in bfloat16, which is computed in float32 here. Here the scores of some queries stay in a core's own cache, between products that run at the
-// rate. Queries, keys and values are one tensor, and so is their gradient: nothing is split, copied or joined again.
-// An operator of the namespace `cleft`, as those in fused.cpp; what is no such tensor goes to libtorch's.
+// processor's rate in float32, and slower in bfloat16, which is computed in float32 here. Here the scores of some
+// queries stay in a core's own cache, between products that run at the rate. Queries, keys and values are one tensor,
+// and so is their gradient: nothing is split, copied or joined again. An operator of the namespace `cleft`, as those in
+// fused.cpp; what is no such tensor goes to libtorch's.
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
@@ -112,17 +113,17 @@ void transposeHead(const Kernels& kernels, const float* from, const Sizes& sizes
 void attendHead(const Kernels& kernels, const Sizes& sizes, const float* joined, float* output, float* logSums,
                 float* scratch) {
   const int64_t apart = sizes.heads * sizes.width, padded = sizes.paddedTokens;
-  float* keys = scratch;                                         // [width, paddedTokens]
-  float* values = keys + sizes.width * padded;                   // [tokens, paddedWidth]
-  float* scores = values + sizes.tokens * sizes.paddedWidth;     // [queries, paddedTokens]
-  float* attended = scores + sizes.queries * padded;             // [queries, paddedWidth]
-  float* sums = attended + sizes.queries * sizes.paddedWidth;    // [queries]
+  float* keys = scratch;                                       // [width, paddedTokens]
+  float* values = keys + sizes.width * padded;                 // [tokens, paddedWidth]
+  float* scores = values + sizes.tokens * sizes.paddedWidth;   // [queries, paddedTokens]
+  float* attended = scores + sizes.queries * padded;           // [queries, paddedWidth]
+  float* sums = attended + sizes.queries * sizes.paddedWidth;  // [queries]
   transposeHead(kernels, joined + apart, sizes, keys);
   copyHead(joined + 2 * apart, sizes.stride(), sizes.tokens, sizes, values);
   for (int64_t first = 0; first < sizes.tokens; first += sizes.queries) {
     const int64_t rows = std::min(sizes.queries, sizes.tokens - first);
-    kernels.multiply(rows, padded, sizes.width, joined + first * sizes.stride(), sizes.stride(), 1, keys, padded, scores,
-                     padded, false);
+    kernels.multiply(rows, padded, sizes.width, joined + first * sizes.stride(), sizes.stride(), 1, keys, padded,
+                     scores, padded, false);
     for (int64_t row = 0; row < rows; ++row) {
       float greatest;
       const float sum = kernels.exponentials(scores + row * padded, sizes.tokens, padded, sizes.scale, &greatest);
@@ -145,9 +146,8 @@ std::tuple<Tensor, Tensor> attend(const Tensor& joined, int64_t heads) {
   const float* from = joined.const_data_ptr<float>();
   float *to = output.mutable_data_ptr<float>(), *sums = logSums.mutable_data_ptr<float>();
   at::parallel_for(0, sizes.batch * heads, 1, [&](int64_t begin, int64_t end) {
-    const Scratch scratch =
-        scratchOf(sizes.width * sizes.paddedTokens + sizes.tokens * sizes.paddedWidth +
-                  sizes.queries * (sizes.paddedTokens + sizes.paddedWidth + 1));
+    const Scratch scratch = scratchOf(sizes.width * sizes.paddedTokens + sizes.tokens * sizes.paddedWidth +
+                                      sizes.queries * (sizes.paddedTokens + sizes.paddedWidth + 1));
     for (int64_t index = begin; index < end; ++index) {
       const int64_t sample = index / heads, head = index % heads;
       attendHead(own, sizes, from + sample * sizes.tokens * sizes.stride() + head * sizes.width,
@@ -160,10 +160,10 @@ std::tuple<Tensor, Tensor> attend(const Tensor& joined, int64_t heads) {
 
 // Where the gradients of a head begin in the scratch.
 struct BackwardScratch {
-  float *keysAcross, *valuesAcross;                    // [width, paddedTokens]
-  float *keys, *ofKeys, *ofValues;                     // [tokens, paddedWidth]
-  float *queries, *gradients, *ofQueries;              // [queries, paddedWidth]
-  float *weights, *ofScores;                           // [queries, paddedTokens]
+  float *keysAcross, *valuesAcross;        // [width, paddedTokens]
+  float *keys, *ofKeys, *ofValues;         // [tokens, paddedWidth]
+  float *queries, *gradients, *ofQueries;  // [queries, paddedWidth]
+  float *weights, *ofScores;               // [queries, paddedTokens]
 
   static int64_t size(const Sizes& sizes) {
     return 2 * sizes.width * sizes.paddedTokens + 3 * sizes.tokens * sizes.paddedWidth +

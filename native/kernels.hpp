@@ -23,7 +23,8 @@ struct Kernels {
   // scale * p * (gradients - mean); zeros up to `padded` in both.
   void (*softmaxBackward)(float* scores, float* gradients, int64_t count, int64_t padded, float scale, float logSum,
                           float mean);
-  // GELU with the exact distribution function: output = x Phi(x), and gradient *= Phi(x) + x phi(x). Either may be null.
+  // GELU with the exact distribution function: output = x Phi(x), and gradient *= Phi(x) + x phi(x). Either may be
+  // null.
   void (*gelu)(int64_t count, const float* x, float* output, float* gradient);
   // sum += row
   void (*add)(int64_t count, const float* row, float* sum);

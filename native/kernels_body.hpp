@@ -115,22 +115,17 @@ CLEFT_KERNEL void column(int64_t m, int64_t k, const float* a, int64_t rowStride
                          int64_t bStride, float* c, int64_t cStride, bool adds) {
   int64_t row = 0;
   for (; row + tileRows <= m; row += tileRows)
-    tile<tileRows, vectors>(k, a + row * rowStride, rowStride, stepStride, b, bStride, c + row * cStride, cStride, adds);
+    tile<tileRows, vectors>(k, a + row * rowStride, rowStride, stepStride, b, bStride, c + row * cStride, cStride,
+                            adds);
   a += row * rowStride;
   c += row * cStride;
   switch (m - row) {
-    case 5:
-      return tile<5, vectors>(k, a, rowStride, stepStride, b, bStride, c, cStride, adds);
-    case 4:
-      return tile<4, vectors>(k, a, rowStride, stepStride, b, bStride, c, cStride, adds);
-    case 3:
-      return tile<3, vectors>(k, a, rowStride, stepStride, b, bStride, c, cStride, adds);
-    case 2:
-      return tile<2, vectors>(k, a, rowStride, stepStride, b, bStride, c, cStride, adds);
-    case 1:
-      return tile<1, vectors>(k, a, rowStride, stepStride, b, bStride, c, cStride, adds);
-    default:
-      return;
+    case 5: return tile<5, vectors>(k, a, rowStride, stepStride, b, bStride, c, cStride, adds);
+    case 4: return tile<4, vectors>(k, a, rowStride, stepStride, b, bStride, c, cStride, adds);
+    case 3: return tile<3, vectors>(k, a, rowStride, stepStride, b, bStride, c, cStride, adds);
+    case 2: return tile<2, vectors>(k, a, rowStride, stepStride, b, bStride, c, cStride, adds);
+    case 1: return tile<1, vectors>(k, a, rowStride, stepStride, b, bStride, c, cStride, adds);
+    default: return;
   }
 }
 
@@ -145,15 +140,11 @@ CLEFT_KERNEL void multiply(int64_t m, int64_t n, int64_t k, const float* a, int6
   c += vector * W;
   switch (vectors - vector) {
 #if CLEFT_WIDTH == 16
-    case 3:
-      return column<3>(m, k, a, rowStride, stepStride, b, bStride, c, cStride, adds);
-    case 2:
-      return column<2>(m, k, a, rowStride, stepStride, b, bStride, c, cStride, adds);
+    case 3: return column<3>(m, k, a, rowStride, stepStride, b, bStride, c, cStride, adds);
+    case 2: return column<2>(m, k, a, rowStride, stepStride, b, bStride, c, cStride, adds);
 #endif
-    case 1:
-      return column<1>(m, k, a, rowStride, stepStride, b, bStride, c, cStride, adds);
-    default:
-      return;
+    case 1: return column<1>(m, k, a, rowStride, stepStride, b, bStride, c, cStride, adds);
+    default: return;
   }
 }
 
@@ -218,7 +209,8 @@ CLEFT_KERNEL float exponentials(float* scores, int64_t count, int64_t padded, fl
     store(scores + i, weight);
   }
   for (int64_t i = whole; i < padded; i += W) {
-    const Vector weight = select(i == whole ? mask : Integers{}, exponential((load(scores + i) - shift) * scale), Vector{});
+    const Vector weight =
+        select(i == whole ? mask : Integers{}, exponential((load(scores + i) - shift) * scale), Vector{});
     sum += weight;
     store(scores + i, weight);
   }

@@ -1,7 +1,7 @@
-// libtorch multiplies float32 matrices with MKL, which runs its slower kernels on processors that are not Intel's: 75 to
-// 97 GFLOP/s of 118 on a core of an AMD EPYC of the fourth generation (oneDNN: 84 to 109), where kernels.hpp's reach 112
-// to 117, and join what stands before and behind a product with it. The choice is by the processor and the shape, and
-// not by measurement: a run that goes on must compute the same bits.
+// libtorch multiplies float32 matrices with MKL, which runs its slower kernels on processors that are not Intel's: 75
+// to 97 GFLOP/s of 118 on a core of an AMD EPYC of the fourth generation (oneDNN: 84 to 109), where kernels.hpp's reach
+// 112 to 117, and join what stands before and behind a product with it. The choice is by the processor and the shape,
+// and not by measurement: a run that goes on must compute the same bits.
 #include "products.hpp"
 
 #include <ATen/Functions.h>
@@ -26,7 +26,8 @@ namespace {
 using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
-// Rows of an input that are multiplied together, steps that are summed together: blocks that stay in a core's own cache.
+// Rows of an input that are multiplied together, steps that are summed together: blocks that stay in a core's own
+// cache.
 constexpr int64_t blockRows = 96, blockSteps = 384;
 // Rows that a product works on at once.
 constexpr int64_t tileRows = 6;
@@ -59,7 +60,9 @@ bool isGiven(const OptionalTensor& tensor) { return tensor.has_value() && tensor
 
 bool isPlain(const Prologue& prologue, int64_t width) {
   if (prologue.kind != Prologue::Kind::norm) return true;
-  const auto fits = [&](const Tensor& tensor) { return isPlain(tensor) && tensor.dim() == 1 && tensor.size(0) == width; };
+  const auto fits = [&](const Tensor& tensor) {
+    return isPlain(tensor) && tensor.dim() == 1 && tensor.size(0) == width;
+  };
   return fits(prologue.weight) && fits(prologue.bias);
 }
 
@@ -83,7 +86,8 @@ class Rows {
 
   // Writes rows to `to`, `stride` apart; `ofInput` is multiplied by the activation's derivative, `statistics` become
   // the norm's means, and its factors behind them. Each may be null.
-  void write(int64_t begin, int64_t end, float* to, int64_t stride, float* ofInput, float* means, float* factors) const {
+  void write(int64_t begin, int64_t end, float* to, int64_t stride, float* ofInput, float* means,
+             float* factors) const {
     for (int64_t row = begin; row < end; ++row, to += stride) {
       const float* x = at(row);
       if (kind == Prologue::Kind::none) {
@@ -133,7 +137,8 @@ class Panels {
           continue;
         }
         for (int64_t step = 0; step < steps; ++step)
-          std::memcpy(to + step * panelColumns, from + step * stride + first, static_cast<size_t>(count) * sizeof(float));
+          std::memcpy(to + step * panelColumns, from + step * stride + first,
+                      static_cast<size_t>(count) * sizeof(float));
       }
     });
   }

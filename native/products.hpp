@@ -34,8 +34,8 @@ struct WeightGradient {
 // Whether weightGradient() takes these, gradient [R, N], x [..., K].
 bool sumsRows(const at::Tensor& gradient, const at::Tensor& x, const Prologue& prologue);
 
-// gradient [R, N] and x [R, K]: gradient^T prologue(x), where the prologue is computed again. Of GELU, `ofInput` [R, K],
-// where given, is multiplied by its derivative in the same pass.
+// gradient [R, N] and x [R, K]: gradient^T prologue(x), where the prologue is computed again. Of GELU, `ofInput` [R,
+// K], where given, is multiplied by its derivative in the same pass.
 WeightGradient weightGradient(const at::Tensor& gradient, const at::Tensor& x, const Prologue& prologue, bool wantsSum,
                               const at::Tensor& ofInput);
 
