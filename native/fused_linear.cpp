@@ -54,9 +54,11 @@ variable_list differentiated(const Function& function, const variable_list& inpu
 Tensor normLinear(const Tensor& x, const Tensor& normWeight, const Tensor& normBias, double eps, const Tensor& weight,
                   const OptionalTensor& bias) {
   checkLinear(x, weight, bias);
-  const Tensor normed = at::layer_norm(x, {x.size(-1)}, normWeight, normBias, eps);
   std::vector<int64_t> sizes = x.sizes().vec();
   sizes.back() = weight.size(0);
+  const Prologue norm = {Prologue::Kind::norm, normWeight, normBias, eps};
+  if (multipliesRows(x, weight, bias, norm)) return multiplyRows(rowsOf(x), norm, weight, bias, Tensor()).view(sizes);
+  const Tensor normed = at::layer_norm(x, {x.size(-1)}, normWeight, normBias, eps);
   return linearProduct(rowsOf(normed.to(weight.scalar_type())), weight, bias).view(sizes);
 }
 
@@ -92,12 +94,25 @@ struct NormLinear : torch::autograd::Function<NormLinear> {
       return {all[0], all[1], all[2], Tensor(), all[3], all[4]};
     }
     const Tensor gradient = rowsOf(gradients[0]);
-    auto [normed, mean, rstd] = at::native_layer_norm(x, {x.size(-1)}, normWeight, normBias, eps);
     variable_list all(6);
     // counted over the tensors that were given
-    if (context->needs_input_grad(3)) all[4] = gradient.t().mm(rowsOf(normed).to(weight.scalar_type()));
-    if (bias.defined() && context->needs_input_grad(4)) all[5] = gradient.sum(0);
-    normed.reset();
+    const bool ofWeight = context->needs_input_grad(3), ofBias = bias.defined() && context->needs_input_grad(4);
+    const Prologue norm = {Prologue::Kind::norm, normWeight, normBias, eps};
+    Tensor mean, rstd;
+    if (ofWeight && sumsRows(gradient, x, norm)) {
+      WeightGradient found = weightGradient(gradient, rowsOf(x), norm, ofBias, Tensor());
+      std::vector<int64_t> sizes = x.sizes().vec();
+      sizes.back() = 1;
+      mean = found.mean.view(sizes);
+      rstd = found.rstd.view(sizes);
+      all[4] = found.weight;
+      all[5] = found.sum;
+    } else {
+      Tensor normed;
+      std::tie(normed, mean, rstd) = at::native_layer_norm(x, {x.size(-1)}, normWeight, normBias, eps);
+      if (ofWeight) all[4] = gradient.t().mm(rowsOf(normed).to(weight.scalar_type()));
+      if (ofBias) all[5] = gradient.sum(0);
+    }
     const std::array<bool, 3> wanted = {context->needs_input_grad(0), context->needs_input_grad(1),
                                         context->needs_input_grad(2)};
     if (wanted[0] || wanted[1] || wanted[2]) {
@@ -131,6 +146,12 @@ Tensor activated(const Tensor& x, Activation activation) {
   return activation == Activation::none ? x : at::gelu(x, approximationOf(activation));
 }
 
+// What is left to do with the rows before the product, and the input.
+std::pair<Prologue, Tensor> prologueOf(const Tensor& x, Activation activation) {
+  if (activation == Activation::gelu) return {{Prologue::Kind::gelu, {}, {}, 0}, x};
+  return {{}, activated(x, activation)};
+}
+
 // gamma scales the rows of a weight or a bias
 Tensor scaled(const Tensor& tensor, const Tensor& gamma) {
   if (!gamma.defined()) return tensor;
@@ -151,16 +172,20 @@ void checkResidual(const Tensor& residual, const Tensor& x, const Tensor& weight
 Tensor linearResidual(const Tensor& residual, const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
                       const OptionalTensor& gamma, std::string_view activation) {
   checkResidual(residual, x, weight, bias, gamma);
-  const Tensor input = activated(x, activationOf(activation));
+  const Activation kind = activationOf(activation);
   const auto type = residual.scalar_type();
   if (type != weight.scalar_type() || type != x.scalar_type()) {
     // in lower precision under autocast: sums stay in the residual's
-    const Tensor branch = at::linear(input, weight, bias);
+    const Tensor branch = at::linear(activated(x, kind), weight, bias);
     return isGiven(gamma) ? at::addcmul(residual, branch, *gamma) : residual + branch;
   }
-  const Tensor gammaOrNone = gamma.value_or(Tensor());
+  const Tensor gammaOrNone = gamma.value_or(Tensor()), factors = scaled(weight, gammaOrNone);
   const OptionalTensor shift = isGiven(bias) ? OptionalTensor(scaled(*bias, gammaOrNone)) : std::nullopt;
-  return linearSum(rowsOf(residual), rowsOf(input), scaled(weight, gammaOrNone), shift).view(residual.sizes());
+  const auto [prologue, input] = prologueOf(x, kind);
+  if (residual.is_cpu() && multipliesRows(input, factors, shift, prologue))
+    return multiplyRows(rowsOf(input), prologue, factors, shift, rowsOf(residual)).view(residual.sizes());
+  Tensor output = isGiven(shift) ? rowsOf(residual) + *shift : rowsOf(residual).clone();
+  return output.addmm_(rowsOf(activated(x, kind)), factors.t()).view(residual.sizes());
 }
 
 // The same, for gradients of gradients.
@@ -211,21 +236,32 @@ struct LinearResidual : torch::autograd::Function<LinearResidual> {
     // counted over the tensors that were given
     const bool ofWeight = context->needs_input_grad(2), ofBias = bias.defined() && context->needs_input_grad(3),
                ofGamma = gamma.defined() && context->needs_input_grad(bias.defined() ? 4 : 3);
-    Tensor product, sum;
-    // [outputs, inputs]: gamma's gradient is in it too, for gamma scales the rows of the weight
-    if (ofWeight || ofGamma) product = low.t().mm(rowsOf(activated(x, activation)));
-    if (ofBias || (ofGamma && bias.defined())) sum = rows.sum(0);
+    const bool ofSum = ofBias || (ofGamma && bias.defined());
+    Tensor product, sum, ofInput;
+    bool isDerived = activation == Activation::none;
+    if (context->needs_input_grad(1)) ofInput = linearProduct(low, scaled(weight, gamma).t(), std::nullopt);
+    if (ofWeight || ofGamma) {
+      // [outputs, inputs]: gamma's gradient is in it too, for gamma scales the rows of the weight
+      const auto [prologue, input] = prologueOf(x, activation);
+      if (sumsRows(low, input, prologue)) {
+        const WeightGradient found = weightGradient(low, rowsOf(input), prologue, ofSum, ofInput);
+        product = found.weight;
+        sum = found.sum;
+        isDerived = isDerived || activation == Activation::gelu;
+      } else {
+        product = low.t().mm(rowsOf(activated(x, activation)));
+      }
+    }
+    if (ofSum && !sum.defined()) sum = rows.sum(0);
+    if (ofInput.defined()) {
+      all[1] = ofInput.view(x.sizes());
+      if (!isDerived) at::gelu_backward_out(all[1], all[1], x, approximationOf(activation));
+    }
     if (ofWeight) all[2] = scaled(product, gamma);
     if (ofBias) all[3] = (gamma.defined() ? sum * gamma : sum).to(bias.scalar_type());
     if (ofGamma) {
       const Tensor own = (weight * product).sum(1, false, gamma.scalar_type());
       all[4] = bias.defined() ? (own + sum * bias).to(gamma.scalar_type()) : own;
-    }
-    product.reset();
-    if (context->needs_input_grad(1)) {
-      Tensor ofInput = linearProduct(low, scaled(weight, gamma).t(), std::nullopt).view(x.sizes());
-      if (activation != Activation::none) at::gelu_backward_out(ofInput, ofInput, x, approximationOf(activation));
-      all[1] = ofInput;
     }
     return all;
   }

@@ -54,9 +54,8 @@ export interface BaseRows {
 export function forwardRows(layer: nn.Layer, rows: Tensor, { withBias = true } = {}): BaseRows {
   const view = isPlain(layer) ? linearOf(layer) : null
   if (view === null) return { rows: layer.forward(rows), isOwn: false }
-  const weight = view.isTransposed ? view.weight : view.weight.t()
   const bias = withBias ? view.bias : null
-  return { rows: bias === null ? rows.mm(weight) : torch.addmm(bias, rows, weight), isOwn: true }
+  return { rows: nn.functional.linear(rows, orient(view), bias), isOwn: true }
 }
 
 /** A tensor in another dtype, or itself. */

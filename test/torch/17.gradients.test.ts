@@ -119,6 +119,11 @@ const cases: Case[] = [
     ],
   ),
   [
+    'self_attention',
+    (x) => torch.callOperator('cleft::self_attention', x!, 2) as torch.Tensor,
+    () => [randomDouble([2, 3, 12])],
+  ],
+  [
     'linear_residual without bias, fused',
     (r, x, w, g) => torch.callOperator('cleft::linear_residual', r!, x!, w!, null, g!, 'gelu') as torch.Tensor,
     () => [randomDouble([2, 3]), randomDouble([2, 4], 1), randomDouble([3, 4], 2), randomDouble([3], 3)],
@@ -137,14 +142,14 @@ describe('gradients against finite differences', () => {
 })
 
 describe('gradients of gradients against finite differences', () => {
-  const once = new Set(['max with indices', 'cat and split', 'scaledDotProductAttention', 'relu'])
+  const once = new Set(['max with indices', 'cat and split', 'scaledDotProductAttention', 'self_attention', 'relu'])
   it.each(cases.filter(([name]) => !once.has(name)))('%s', (_, operation, inputs) => {
     inScope(() => gradgradcheck(operation as (...inputs: torch.Tensor[]) => torch.Tensor, inputs()))
   })
 })
 
 describe('fused linear layers in float32', () => {
-  // on some processors another library multiplies there, which knows no gradient of its own
+  // on some processors kernels of our own multiply there, which know no gradient
   it('have the gradients of gradients that float64 has', () => {
     const found = (['float32', 'float64'] as const).map((dtype) =>
       torch.scope(() => {
@@ -164,6 +169,40 @@ describe('fused linear layers in float32', () => {
         )
         const [first] = torch.autograd.grad([(y as torch.Tensor).square().sum()], [x], { createGraph: true })
         const [second] = torch.autograd.grad([first!.square().sum()], [w!])
+        return Array.from(second!.double().toTypedArray(), Number)
+      }),
+    )
+    const most = Math.max(...found[1]!.map(Math.abs))
+    for (const [at, value] of found[0]!.entries()) expect(Math.abs(value - found[1]![at]!)).toBeLessThan(1e-4 * most)
+  })
+})
+
+describe('attention and frozen linear layers in float32', () => {
+  it('have the gradients of gradients of what they are, in float64', () => {
+    const heads = 2
+    const found = (['float32', 'float64'] as const).map((dtype) =>
+      torch.scope(() => {
+        // eight rows and more go through kernels of our own
+        const [x, w, b] = [[1, 9, 8], [12, 8], [12]].map((shape, seed) =>
+          torch.noGrad(() => randomDouble(shape, seed).to(dtype)),
+        ) as [torch.Tensor, torch.Tensor, torch.Tensor]
+        x.requiresGrad_()
+        const attend = (y: torch.Tensor): torch.Tensor => {
+          if (dtype === 'float32') return torch.callOperator('cleft::self_attention', y, heads) as torch.Tensor
+          const [q, k, v] = y.unflatten(-1, [3, heads, -1]).permute(2, 0, 3, 1, 4).unbind(0) as [
+            torch.Tensor,
+            torch.Tensor,
+            torch.Tensor,
+          ]
+          const weights = q
+            .mul(1 / Math.sqrt(q.size(-1)))
+            .matmul(k.mT)
+            .softmax(-1)
+          return weights.matmul(v).transpose(1, 2).flatten(2)
+        }
+        const y = attend(torch.nn.functional.linear(x, w, b))
+        const [first] = torch.autograd.grad([y.square().sum()], [x], { createGraph: true })
+        const [second] = torch.autograd.grad([first!.square().sum()], [x])
         return Array.from(second!.double().toTypedArray(), Number)
       }),
     )

@@ -10,7 +10,7 @@ import type { Config } from '../config.js'
 import type { ModelLoader } from '../registry.js'
 import type { RenameTable } from '../renames.js'
 import { activationOf } from '../text/activations.js'
-import { attend, mergeHeads, projectHeads } from './attention.js'
+import { attendSelf } from './attention.js'
 import {
   dropPatches,
   ImageEncoder,
@@ -133,8 +133,8 @@ class Attention extends nn.Module {
 
   #mixed(x: Tensor, norm: AnyLayer | null, maps?: Tensor[]): Tensor {
     const { heads, attentionDropout } = this.config
-    const [q, k, v] = projectHeads([this.q_proj, this.k_proj, this.v_proj], x, heads, norm) as [Tensor, Tensor, Tensor]
-    return mergeHeads(attend(q, k, v, { dropout: this.training ? attentionDropout : 0, maps }))
+    const dropout = this.training ? attentionDropout : 0
+    return attendSelf([this.q_proj, this.k_proj, this.v_proj], x, heads, norm, { dropout, maps })
   }
 }
 

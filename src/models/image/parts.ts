@@ -1,5 +1,5 @@
 import * as torch from '../../torch/index.js'
-import { attend, mergeHeads, projectHeads } from './attention.js'
+import { attendSelf } from './attention.js'
 import { type AddOptions, addBranch, addLinear, isHooked, type Layer } from './fused.js'
 
 /*
@@ -77,8 +77,8 @@ class SelfAttention extends nn.Module {
   }
 
   forward(x: Tensor, maps?: Tensor[], norm: Layer | null = null): Tensor {
-    const [q, k, v] = projectHeads([this.query, this.key, this.value], x, this.heads, norm) as [Tensor, Tensor, Tensor]
-    return mergeHeads(attend(q, k, v, { dropout: this.training ? this.dropout : 0, maps }))
+    const dropout = this.training ? this.dropout : 0
+    return attendSelf([this.query, this.key, this.value], x, this.heads, norm, { dropout, maps })
   }
 }
 

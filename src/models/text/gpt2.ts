@@ -88,7 +88,7 @@ export class Conv1D extends nn.Module {
   }
 
   forward(x: Tensor): Tensor {
-    return torch.linear(x, this.weight.t(), this.bias)
+    return torch.nn.functional.linear(x, this.weight.t(), this.bias)
   }
 
   override extraRepr(): string {

@@ -1,8 +1,7 @@
-import * as ops from '../../ops.generated.js'
 import { scope } from '../../scope.js'
 import type { Tensor } from '../../tensor.js'
 import { emptyParameter, type FactoryOptions } from '../construct.js'
-import { embedding } from '../functional.js'
+import { embedding, linear } from '../functional.js'
 import { calculateFans, kaimingUniform_, normal_, uniform_, zeros_ } from '../init.js'
 import { Module } from '../module.js'
 import { Parameter } from '../parameter.js'
@@ -42,7 +41,7 @@ export class Linear extends Module {
   }
 
   forward(input: Tensor): Tensor {
-    return ops.linear(input, this.weight, this.bias)
+    return linear(input, this.weight, this.bias)
   }
 
   override extraRepr(): string {
