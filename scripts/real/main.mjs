@@ -131,8 +131,12 @@ async function oneFold(fold, read, prepared, stages) {
   await measured('zero-shot', 'zero-shot', pretrained)
   // the last one: rates end at nothing and weights are averaged, where the best of few validation images is chance
   const from = pretrained.checkpoint
+  let probe
   for (const stage of stages) {
-    const run = await trained({ ...stageOptions(stage), stage, from, prepared, out: join(folder, stage) })
+    // fine-tuning goes on from the probe: few images would not teach a layer of random weights without harm
+    const begins = (stage === 'fine-tune' && probe) || from
+    const run = await trained({ ...stageOptions(stage), stage, from: begins, prepared, out: join(folder, stage) })
+    if (stage === 'linear-probe') probe = run.checkpoint
     await measured(stage, stage === 'prompt' ? 'zero-shot' : stage, run)
   }
   return results
@@ -142,8 +146,8 @@ async function oneFold(fold, read, prepared, stages) {
 function stageOptions(stage) {
   if (stage === 'prompt') return { steps: 100, optimizer: { lr: 1e-2, warmupSteps: 10 } }
   if (stage === 'linear-probe') return { steps: 500 }
-  const optimizer = { lr: 5e-4, weightDecay: 0.05 }
-  return { steps: 400, batchSize: 32, optimizer, ema: { decay: 0.99 }, validation: { metric: 'auc', every: 100 } }
+  const optimizer = { lr: 1e-4, weightDecay: 0.05 }
+  return { steps: 300, batchSize: 32, optimizer, ema: { decay: 0.99 }, validation: { metric: 'auc', every: 100 } }
 }
 
 async function trained(run) {

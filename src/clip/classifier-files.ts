@@ -80,9 +80,9 @@ export function refuseClassifier(folder: string): void {
   )
 }
 
-/** What a model folder says of its image encoder. @throws as {@link loadImageEncoder} does */
+/** What a model folder says of its image encoder; a classifier's too. @throws where the folder is none of ours */
 export function readEncoderConfig(folder: string): z.output<typeof imageModel> {
-  refuseClassifier(folder)
+  if (isClassifierFolder(folder)) return readConfig(folder, classifierConfig, 'a cleft classifier').image
   return readConfig(folder, encoderConfig, 'a cleft model with an image encoder').image
 }
 
@@ -92,6 +92,7 @@ export function readEncoderConfig(folder: string): z.output<typeof imageModel> {
  * @throws where the folder is none of ours, or is a classifier's already
  */
 export async function loadImageEncoder(folder: string, options: LoadOptions = {}): Promise<EncoderParts> {
+  refuseClassifier(folder)
   const image = readEncoderConfig(folder)
   const source = await openWeights(join(folder, TRAINABLE))
   try {

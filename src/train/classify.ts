@@ -1,5 +1,11 @@
 import { Classifier, type ClassTargets, classificationLoss } from '../clip/classifier.js'
-import { type EncoderParts, loadClassifier, loadImageEncoder, saveClassifier } from '../clip/classifier-files.js'
+import {
+  type EncoderParts,
+  isClassifierFolder,
+  loadClassifier,
+  loadImageEncoder,
+  saveClassifier,
+} from '../clip/classifier-files.js'
 import { type Batch, DataLoader, imagesOf, type OpenImages } from '../data/index.js'
 import * as torch from '../torch/index.js'
 import type { ClassLabels } from './class-labels.js'
@@ -43,13 +49,14 @@ async function begin(options: Options, context: RunContext, from: string | null)
 }
 
 async function modelOf(
-  { from: start, seed }: Options,
+  { from: start, seed, stage }: Options,
   { classes, task }: ClassLabels,
   device: torch.Device,
   { logger }: RunContext,
   from: string | null,
 ) {
   if (from !== null) return await loadClassifier(from, { device, logger })
+  if (stage === 'fine-tune' && isClassifierFolder(start)) return await probed(start, { classes, task }, device, logger)
   const { encoder, ...parts } = await loadImageEncoder(start, { device, logger })
   // the head's weights depend on the seed alone
   const model = await seeded(seed, async () =>
@@ -58,6 +65,27 @@ async function modelOf(
     ),
   )
   return { model, ...parts }
+}
+
+/**
+ * A linear probe, whose encoder and layer are fine-tuned both: gradients through a layer that knows nothing yet distort
+ * the features (Kumar et al., ICLR 2022, arXiv 2202.10054).
+ */
+async function probed(
+  start: string,
+  { classes, task }: Pick<ClassLabels, 'classes' | 'task'>,
+  device: torch.Device,
+  logger: RunContext['logger'],
+) {
+  const found = await loadClassifier(start, { device, logger })
+  const { model } = found
+  const isOfThese = model.task === task && JSON.stringify(model.classes) === JSON.stringify(classes)
+  if (found.stage === 'linear-probe' && isOfThese) return found
+  const what = `a ${found.stage} of ${model.classes.join(', ')} (${model.task})`
+  model.dispose()
+  throw new TypeError(
+    `from: expected a checkpoint of pre-training, or a linear probe of ${classes.join(', ')} (${task}), but '${start}' is ${what}; give the one that it began with`,
+  )
 }
 
 /**

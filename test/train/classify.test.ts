@@ -152,8 +152,32 @@ describe.each(['linear-probe', 'fine-tune'] as const)('%s', (stage) => {
     expect(existsSync(options.out)).toBe(false)
     const { checkpoint: classifier } = await train({ ...options, steps: 1 })
     await expect(eventsOf({ ...options, from: classifier, out: `${options.out}-2` })).rejects.toThrow(
-      /is a classifier already/,
+      stage === 'linear-probe'
+        ? /is a classifier already/
+        : /or a linear probe of .* \(single\), but .* is a fine-tune of .*give the one that it began with/,
     )
+  })
+})
+
+describe('fine-tune', () => {
+  it("begins with a linear probe's layer, where it begins with one", async () => {
+    const probed = await train({ ...probe('to-tune'), steps: 30, optimizer: { lr: 0.1 }, validation: null })
+    const options = { ...stages['fine-tune']('from-probe'), from: probed.checkpoint, validation: null }
+    const { checkpoint: tuned } = await train({
+      ...options,
+      steps: 1,
+      optimizer: { lr: 1e-8, lrMin: 0 },
+    } as TrainOptions)
+    using before = torch.openSafetensors(join(probed.checkpoint, 'trainable.safetensors'))
+    using after = torch.openSafetensors(join(tuned, 'trainable.safetensors'))
+    torch.scope(() => {
+      for (const name of before.names) {
+        expect(after.tensor(name).sub(before.tensor(name)).abs().max().item(), name).toBeLessThan(1e-6)
+      }
+    })
+    expect((await loadClassifier(tuned)).stage).toBe('fine-tune')
+    const others = { ...options, out: `${options.out}-others`, labels: 'multi', findings: ['Edema'] }
+    await expect(eventsOf(others as TrainOptions)).rejects.toThrow(/linear probe of Edema \(multi\), but/)
   })
 })
 

@@ -33,11 +33,13 @@ const transformer = { recipe: 'cleft-small', image: { model: vit, pooling: 'mean
 /** The most that three steps take, start and end of the run left out. */
 async function measured(options: TrainOptions): Promise<number> {
   const count = new torch.memory.Count('cpu')
-  let peak = 0
+  let [isTraining, peak] = [false, 0]
   try {
     for await (const event of train(options, { logger: { warn() {} } })) {
       const since = count.read({ resetPeak: true })
-      if (event.type === 'step') peak = Math.max(peak, since.peak)
+      // whatever is told after the start: another event may be read between a step and its own
+      if (isTraining) peak = Math.max(peak, since.peak)
+      if (event.type === 'start') isTraining = true
     }
   } finally {
     count[Symbol.dispose]()
@@ -131,12 +133,15 @@ const plan = (...parameters: string[]) =>
 /** What a run takes beside its weights: the most of three steps over what there was at its start. */
 async function measuredAbove(options: TrainOptions): Promise<number> {
   const count = new torch.memory.Count('cpu')
-  let [before, peak] = [0, 0]
+  let [isTraining, before, peak] = [false, 0, 0]
   try {
     for await (const event of train(options, { logger: { warn() {} } })) {
       const since = count.read({ resetPeak: true })
-      if (event.type === 'start') before = since.current
-      if (event.type === 'step') peak = Math.max(peak, since.peak - before)
+      if (isTraining) peak = Math.max(peak, since.peak - before)
+      if (event.type === 'start') {
+        isTraining = true
+        before = since.current
+      }
     }
   } finally {
     count[Symbol.dispose]()

@@ -7,7 +7,9 @@ import { checkWarmup, count, data, labelling, optimizerWith, patterns, running, 
  */
 
 const shared = {
-  /** A checkpoint, or a model folder. */
+  /**
+   * A checkpoint, or a model folder. Fine-tuning takes a linear probe of the same classes too, and begins with its layer.
+   */
   from: z.string().min(1),
   /**
    * Default: what the checkpoint was trained on. `fraction` takes a part of its labelled images (the first of each class

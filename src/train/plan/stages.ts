@@ -152,6 +152,7 @@ function frozenEncoder({ few, more }: { few: Figures; more: Figures }, imageSize
 export async function planProbe(options: FullProbeOptions, given: PlanOptions): Promise<Plan> {
   const notes: string[] = []
   const { from, precision } = options
+  refuseClassifier(from)
   const { classes, batchSize } = await labelsOf(options, notes)
   const { pooling, input } = readEncoderConfig(from)
   const rows = [32, 64] as const
