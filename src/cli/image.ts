@@ -1,5 +1,5 @@
 import type { ArgumentsCamelCase, Argv } from 'yargs'
-import { RESIZES, type Resize } from '../data/augment/input.js'
+import type { Resize } from '../data/augment/input.js'
 import type { ImageStage, StagedImage, Windowing } from '../data/images/index.js'
 
 export const command = 'image <file>'
@@ -28,7 +28,7 @@ export function builder(yargs: Argv): Argv<Options> {
     .option('augment', { type: 'number', describe: 'the seed of a training augmentation (stage input)' })
     .option('resize', {
       type: 'string',
-      choices: RESIZES,
+      choices: ['published', 'crop', 'whole'],
       default: 'published',
       describe:
         'for the stage input: the cropped image stretched to 224 x 224, or to 256 x 256 and 224 cut out, or the whole padded image',

@@ -129,7 +129,8 @@ describe('a classifier', () => {
     expect(predictions.scores[0]).toBeCloseTo(first!.logits[findings[0]!]!, 4)
     const before = torch.memory.counters().live
     await multi.predict(file)
-    expect(torch.memory.counters().live).toBe(before)
+    // the collector may have found what an evaluation before left
+    expect(torch.memory.counters().live).toBeLessThanOrEqual(before)
   })
 
   it('is refused for what it cannot do', async () => {
