@@ -7,6 +7,7 @@ import { packageRoot } from '../../src/setup/paths.js'
 import * as torch from '../../src/torch/index.js'
 import { planStep } from '../../src/train/plan/index.js'
 import { type TrainOptions, train } from '../../src/train/train.js'
+import { collectGarbage } from '../torch/helpers.js'
 import { type Tiny, tiny } from './tiny.js'
 
 let data: Tiny
@@ -32,6 +33,8 @@ const transformer = { recipe: 'cleft-small', image: { model: vit, pooling: 'mean
 
 /** The most that three steps take, start and end of the run left out. */
 async function measured(options: TrainOptions): Promise<number> {
+  // what tests before left would be taken off, when the collector finds it
+  await collectGarbage()
   const count = new torch.memory.Count('cpu')
   let [isTraining, peak] = [false, 0]
   try {
@@ -132,6 +135,8 @@ const plan = (...parameters: string[]) =>
 
 /** What a run takes beside its weights: the most of three steps over what there was at its start. */
 async function measuredAbove(options: TrainOptions): Promise<number> {
+  // what tests before left would be taken off, when the collector finds it
+  await collectGarbage()
   const count = new torch.memory.Count('cpu')
   let [isTraining, before, peak] = [false, 0, 0]
   try {
