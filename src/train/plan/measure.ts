@@ -93,6 +93,23 @@ export const between =
   (at: number): Figures =>
     along(from, a, to, b, at)
 
+/** Figures at both numbers of images, without checkpointing and with it. */
+export const withCheckpointing = <Found>(at: (images: number, checkpointing: boolean) => Found) => ({
+  few: at(IMAGES[0], false),
+  more: at(IMAGES[1], false),
+  fewAgain: at(IMAGES[0], true),
+  moreAgain: at(IMAGES[1], true),
+})
+
+/** Figures by the number of images, of what {@link withCheckpointing} measured. */
+export function imageFigures(
+  found: Readonly<Record<keyof ReturnType<typeof withCheckpointing>, Figures>>,
+): Measured['image'] {
+  const plain = between(IMAGES[0], found.few, IMAGES[1], found.more)
+  const again = between(IMAGES[0], found.fewAgain, IMAGES[1], found.moreAgain)
+  return (images, checkpointing) => (checkpointing ? again : plain)(images)
+}
+
 /** Of images on their way to a feature, by their number. */
 export function probeImages(
   model: torch.nn.Module & { image: ImageEncoder },

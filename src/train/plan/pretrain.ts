@@ -9,7 +9,7 @@ import { applyFreezing } from '../parameter-groups.js'
 import { configOf, freezeUnused, imageTower, textTower, tokenizerPlace } from '../towers.js'
 import {
   between,
-  IMAGES,
+  imageFigures,
   type Measured,
   measureLayers,
   probeImages,
@@ -17,6 +17,7 @@ import {
   type SmallModel,
   type TextProbes,
   textProbes,
+  withCheckpointing,
   withLayers,
 } from './measure.js'
 import { type Plan, type PlanOptions, planOf } from './plan.js'
@@ -74,20 +75,15 @@ export async function measureContrastive(
       return ['image', { ...figures, frozen: figures.frozen + (given.device === 'cpu' ? masters : 0) }] as const
     }
     return {
-      few: at(IMAGES[0], false),
-      more: at(IMAGES[1], false),
-      fewAgain: at(IMAGES[0], true),
-      moreAgain: at(IMAGES[1], true),
+      ...withCheckpointing(at),
       fewTexts: ['text', probeTexts(model, probes.few.ids, given)] as const,
       moreTexts: ['text', probeTexts(model, probes.more.ids, given)] as const,
     }
   })
   const { few, more, tokensOf } = probes!
-  const plain = between(IMAGES[0], found.few, IMAGES[1], found.more)
-  const again = between(IMAGES[0], found.fewAgain, IMAGES[1], found.moreAgain)
   const text = between(few.tokens, found.fewTexts, more.tokens, found.moreTexts)
   return {
-    image: (images, checkpointing) => (checkpointing ? again : plain)(images),
+    image: imageFigures(found),
     text: (size) => text(tokensOf(size)),
     tokens: tokensOf,
     scores: (size) => 6 * size * size * 4,

@@ -20,6 +20,7 @@ import { freezeUnusedOfImage } from '../towers.js'
 import {
   between,
   IMAGES,
+  imageFigures,
   type Measured,
   measureLayers,
   NO_FIGURES,
@@ -27,6 +28,7 @@ import {
   probeTexts,
   type SmallModel,
   textProbes,
+  withCheckpointing,
   withLayers,
 } from './measure.js'
 import { type Plan, type PlanOptions, planOf } from './plan.js'
@@ -99,17 +101,10 @@ export async function planFineTuning(options: FullFineTuneOptions, given: PlanOp
       const asked = { pooling, imageSize: input.size, images, parts: [model.head], finish }
       return ['image', probeImages(model, asked, { precision, device: given.device })] as const
     }
-    return {
-      few: at(IMAGES[0], false),
-      more: at(IMAGES[1], false),
-      fewAgain: at(IMAGES[0], true),
-      moreAgain: at(IMAGES[1], true),
-    }
+    return withCheckpointing(at)
   })
-  const plain = between(IMAGES[0], found.few, IMAGES[1], found.more)
-  const again = between(IMAGES[0], found.fewAgain, IMAGES[1], found.moreAgain)
   const measured: Measured = {
-    image: (images, checkpointing) => (checkpointing ? again : plain)(images),
+    image: imageFigures(found),
     text: () => NO_FIGURES,
     tokens: () => 0,
     scores: (size) => 6 * size * classes * 4,
