@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import yargs from 'yargs'
 import { hideBin } from 'yargs/helpers'
 import { evaluate } from '../../dist/eval/index.js'
+import { exitOnSignals, onInterrupt } from '../../dist/setup/exit.js'
 import { terminalReporter } from '../../dist/setup/report.js'
 import { ConsoleLog, readRunOptions, train } from '../../dist/train/index.js'
 import { prepareAll, readImages, writeFold } from './dataset.mjs'
@@ -114,16 +115,7 @@ async function oneFold(fold, read, prepared, stages) {
     process.stderr.write(
       `fold ${fold}, ${stage}: accuracy ${accuracy.value.toFixed(4)}, AUC ${auc.value.toFixed(4)}: ${report.html}\n`,
     )
-    results.push({
-      fold,
-      stage,
-      seconds: run.seconds,
-      images: summary.images,
-      accuracy,
-      auc,
-      report: report.html,
-      predictions,
-    })
+    results.push({ fold, stage, images: summary.images, accuracy, auc, report: report.html, predictions })
   }
   const { recipe, set, lm } = options
   const own = { data, text: lm, prepared, out: join(folder, 'pretrain') }
@@ -150,20 +142,34 @@ function stageOptions(stage) {
   return { steps: 300, batchSize: 32, optimizer, ema: { decay: 0.99 }, validation: { metric: 'auc', every: 100 } }
 }
 
+/** A run that was trained before is taken as it is, and one that was stopped goes on. */
 async function trained(run) {
-  const job = train(run)
+  const stop = new AbortController()
+  const job = train({ ...run, resume: true }, { signal: stop.signal })
   const log = new ConsoleLog()
+  let release = () => {}
   try {
-    for await (const event of job) log.write(event)
+    for await (const event of job) {
+      log.write(event)
+      // before it there is nothing to save
+      if (event.type !== 'start') continue
+      release = onInterrupt((status) => {
+        log.line('stopping, with a checkpoint; once more ends at once')
+        process.exitCode = status
+        stop.abort(new Error('stopped; the same command goes on'))
+      })
+    }
+    return await job
   } finally {
+    release()
     log.close()
   }
-  return await job
 }
 
+exitOnSignals()
 try {
   await main()
 } catch (error) {
   process.stderr.write(`${error.message}\n`)
-  process.exitCode = 1
+  process.exitCode ||= 1
 }

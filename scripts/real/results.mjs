@@ -16,7 +16,6 @@ export async function pooled(results) {
       patients,
       accuracy: metrics.accuracy,
       auc: own.length === 1 ? metrics.auc : { ...metrics.auc, value: mean(({ auc }) => auc.value) },
-      seconds: mean(({ seconds }) => seconds),
     })
   }
   return rows
@@ -53,15 +52,14 @@ const provenanceOf = (stage) => ({
 
 export function shownTable(rows) {
   const shown = ({ value, low, high }) => `${value.toFixed(3)} [${low.toFixed(3)}, ${high.toFixed(3)}]`
-  const lines = rows.map(({ stage, folds, images, accuracy, auc, seconds }) => [
+  const lines = rows.map(({ stage, folds, images, accuracy, auc }) => [
     stage,
     String(folds),
     String(images),
     shown(accuracy),
     shown(auc),
-    seconds.toFixed(0),
   ])
-  const table = [['stage', 'folds', 'images', 'accuracy', 'AUC', 'seconds'], ...lines]
+  const table = [['stage', 'folds', 'images', 'accuracy', 'AUC'], ...lines]
   const widths = table[0].map((_, k) => Math.max(...table.map((row) => row[k].length)))
   return table
     .map((row) =>
