@@ -21,11 +21,7 @@ using OptionalTensor = std::optional<Tensor>;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-bool isGiven(const OptionalTensor& tensor) { return tensor.has_value() && tensor->defined(); }
-
 OptionalTensor optionalOf(const Tensor& tensor) { return tensor.defined() ? OptionalTensor(tensor) : std::nullopt; }
-
-Tensor rowsOf(const Tensor& tensor) { return tensor.reshape({-1, tensor.size(-1)}); }
 
 void checkLinear(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
   TORCH_CHECK(weight.dim() == 2 && x.dim() >= 1 && x.size(-1) == weight.size(1), "expected x [..., ",

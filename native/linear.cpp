@@ -17,14 +17,12 @@ using OptionalTensor = std::optional<Tensor>;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-Tensor rowsOf(const Tensor& tensor) { return tensor.reshape({-1, tensor.size(-1)}); }
-
 // Below which a row's product is bound by reading the weight, whoever does it.
 constexpr int64_t fewRows = 8;
 
 bool fits(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
   return weight.dim() == 2 && x.dim() >= 1 && x.size(-1) == weight.size(1) && multipliesRows(x, weight, bias, {}) &&
-         x.numel() / x.size(-1) >= fewRows && (!bias.has_value() || !bias->defined() || bias->dim() == 1);
+         x.numel() / x.size(-1) >= fewRows && (!isGiven(bias) || bias->dim() == 1);
 }
 
 Tensor product(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
@@ -42,7 +40,7 @@ struct Linear : torch::autograd::Function<Linear> {
     at::AutoDispatchBelowADInplaceOrView below;
     // a weight that does not train needs no input
     context->save_for_backward({weight.requires_grad() ? x : Tensor(), weight});
-    context->saved_data["biased"] = bias.has_value() && bias->defined();
+    context->saved_data["biased"] = isGiven(bias);
     return product(x, weight, bias);
   }
 

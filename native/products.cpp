@@ -56,8 +56,6 @@ bool isPlain(const Tensor& tensor) {
   return tensor.is_cpu() && tensor.scalar_type() == at::kFloat && tensor.layout() == at::kStrided;
 }
 
-bool isGiven(const OptionalTensor& tensor) { return tensor.has_value() && tensor->defined(); }
-
 bool isPlain(const Prologue& prologue, int64_t width) {
   if (prologue.kind != Prologue::Kind::norm) return true;
   const auto fits = [&](const Tensor& tensor) {

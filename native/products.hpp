@@ -8,6 +8,11 @@
 
 namespace cleft {
 
+inline bool isGiven(const std::optional<at::Tensor>& tensor) { return tensor.has_value() && tensor->defined(); }
+
+// [..., K] to [R, K]
+inline at::Tensor rowsOf(const at::Tensor& tensor) { return tensor.reshape({-1, tensor.size(-1)}); }
+
 // What the rows of a linear layer's input go through before the product: in blocks, while they are in the cache.
 struct Prologue {
   enum class Kind { none, gelu, norm } kind = Kind::none;

@@ -33,7 +33,7 @@ function projectJoined(layers: readonly Layer[], x: Tensor, norm: Layer | null):
   const weight = torch.cat(plain.map((layer) => layer.weight))
   const bias = biases.length === 3 ? torch.cat(biases) : null
   if (joinedNorm !== null) return normLinear(x, joinedNorm, weight, bias)
-  return torch.linear(norm === null ? x : norm.forward(x), weight, bias)
+  return nn.functional.linear(norm === null ? x : norm.forward(x), weight, bias)
 }
 
 /** [B, T, 3 D] to [B, T, 3, heads, D / heads] to 3 times [B, heads, T, D / heads]. */
