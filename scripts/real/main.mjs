@@ -109,7 +109,7 @@ async function oneFold(fold, read, prepared, stages) {
       data: { ...data, split: 'test' },
       prepared,
       report: join(folder, `report-${stage}`),
-      name: `fold ${fold}, ${stage}`,
+      name: stage === task ? `fold ${fold}` : `fold ${fold}, ${stage}`,
     })
     const { accuracy, auc } = summary.metrics
     process.stderr.write(

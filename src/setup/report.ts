@@ -61,6 +61,8 @@ export function terminalReporter(stream: NodeJS.WriteStream = process.stderr): R
           const reached = Math.min(4, Math.floor((5 * done) / Math.max(1, total)))
           if (reached <= fifths) return
           fifths = reached
+          // at the first look: of an earlier run
+          if (rate === UNKNOWN) return
           stream.write(`${label}: ${reached * 20}% of ${shownTotal} ${unit}, ${rate}/s, ${left} left\n`)
         },
         finish() {
@@ -80,6 +82,8 @@ export function shownTime(seconds: number): string {
 /** To three figures. */
 export const shownRate = (rate: number): string => (rate < 100 ? rate.toPrecision(3) : String(Math.round(rate)))
 
+const UNKNOWN = '?'
+
 /** How fast something goes. What is done at the first look was done by an earlier run. */
 class Pace {
   #first: { readonly time: number; readonly done: number } | null = null
@@ -90,7 +94,7 @@ class Pace {
     const time = performance.now()
     if (this.#first === null || done < this.#first.done) this.#first = { time, done }
     const rate = (1000 * (done - this.#first.done)) / (time - this.#first.time)
-    if (!(rate > 0 && Number.isFinite(rate))) return { rate: '?', left: '?' }
+    if (!(rate > 0 && Number.isFinite(rate))) return { rate: UNKNOWN, left: UNKNOWN }
     const seconds = Math.ceil(Math.max(0, this.total - done) / rate)
     return { rate: shownRate(rate * scale), left: shownTime(seconds) }
   }
