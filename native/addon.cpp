@@ -5,6 +5,7 @@
 #include "boundary.hpp"
 #include "checkpoint.hpp"
 #include "convert.hpp"
+#include "cpu_cache.hpp"
 #include "cuda.hpp"
 #include "devices.hpp"
 #include "distributed.hpp"
@@ -147,6 +148,7 @@ Napi::Object start(Napi::Env env, Napi::Object exports) {
   defineRandom(exports, *environment);
   defineDevices(exports, *environment);
   defineCuda(exports, *environment);
+  defineCpuCache(exports, *environment);
   defineMemoryCount(exports, *environment);
   defineDistributed(exports, *environment);
   defineFiles(exports, *environment);

@@ -4,7 +4,7 @@
 // --device cpu with --size tiny tries the script itself where no GPU is.
 import { parseArgs } from 'node:util'
 import * as torch from '../../dist/torch/index.js'
-import { findPython, median, Peer, productRate, report } from './rows.mjs'
+import { findPython, forgetPeakMemory, median, Peer, peakMemory, productRate, report } from './rows.mjs'
 import { SharedStep } from './shared-step.mjs'
 
 /** The peer's styles, and what part of their time and memory ours should take. */
@@ -66,15 +66,16 @@ export async function run({ json, args }) {
 /** Our step, timed and counted. */
 async function measure(size, batch, steps, device, rate) {
   const isGpu = device.startsWith('cuda')
+  forgetPeakMemory()
   const ours = await SharedStep.build(size, batch, { device, dtype: 'bfloat16' })
   await ours.take(WARM_UP)
   if (isGpu) torch.cuda.resetPeakMemory()
   const milliseconds = median(await ours.take(steps))
-  const peak = isGpu ? torch.cuda.memoryStatistics().peakAllocated : process.resourceUsage().maxRSS * 1024
+  const peakMiB = isGpu ? torch.cuda.memoryStatistics().peakAllocated / 2 ** 20 : peakMemory()
   await ours.dispose()
   return {
     step: milliseconds,
-    peakMiB: peak / 2 ** 20,
+    peakMiB,
     samplesPerSecond: (batch / milliseconds) * 1e3,
     tokens: ours.figures.texts.tokens,
     utilisation: ours.ofRate(rate, milliseconds),

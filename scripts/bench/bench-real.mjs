@@ -6,7 +6,17 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseOptions } from '../../dist/train/train.js'
 import { prepareAll, readImages, writeFold } from '../real/dataset.mjs'
-import { findPython, Peer, peerDtype, productRate, report, reportProfile, takeSteps } from './rows.mjs'
+import {
+  findPython,
+  forgetPeakMemory,
+  Peer,
+  peakMemory,
+  peerDtype,
+  productRate,
+  report,
+  reportProfile,
+  takeSteps,
+} from './rows.mjs'
 import { TaskSteps } from './task-steps.mjs'
 
 const batchSize = 32
@@ -72,6 +82,7 @@ async function measure({ data, images, table, lm, place, dtype, rounds, python, 
     validation: null,
     out: join(place, 'run'),
   })
+  forgetPeakMemory()
   const ours = await TaskSteps.open(options)
   const rate = productRate({ dtype })
   const peers = []
@@ -89,7 +100,7 @@ async function measure({ data, images, table, lm, place, dtype, rounds, python, 
         ofProductRate: figures.flops.total / (times.ours * 1e-3) / rate,
       }
       report({ name: `step, ${dtype}, against ${names[style]}`, unit: 'ms', ...times, goal, ...extra }, json)
-      const memory = { ours: process.resourceUsage().maxRSS / 1024, peer: peer && (await peer.ask('peak')).value }
+      const memory = { ours: peakMemory(), peer: peer && (await peer.ask('peak')).value }
       if (style === 'tuned')
         report({ name: `peak memory, ${dtype}, against ${names[style]}`, unit: 'MiB', ...memory, goal: 0.7 }, json)
       peer?.close()

@@ -1,6 +1,16 @@
 // The training step on the shared workload, on a CPU, against transformers and peft in three styles (peer_step.py).
 //   npm run bench -- step [--size tiny|small] [--batch 16] [--dtype float32|bfloat16] [--rounds N] [--json]
-import { findPython, Peer, peerDtype, productRate, report, reportProfile, takeSteps } from './rows.mjs'
+import {
+  findPython,
+  forgetPeakMemory,
+  Peer,
+  peakMemory,
+  peerDtype,
+  productRate,
+  report,
+  reportProfile,
+  takeSteps,
+} from './rows.mjs'
 import { SharedStep } from './shared-step.mjs'
 
 const goals = {
@@ -21,6 +31,7 @@ export async function run({ json, args }) {
 }
 
 async function measure({ size, batch, dtype, rounds, python, json }) {
+  forgetPeakMemory()
   const ours = await SharedStep.build(size, batch, { dtype })
   const rate = productRate({ dtype })
   const peers = []
@@ -35,7 +46,7 @@ async function measure({ size, batch, dtype, rounds, python, json }) {
       const extra = { batch, ofProductRate: ours.ofRate(rate, times.ours) }
       report({ name: `step ${size}, ${dtype}, against ${names[style]}`, unit: 'ms', ...times, goal, ...extra }, json)
       if (style !== 'official') {
-        const memory = { ours: process.resourceUsage().maxRSS / 1024, peer: peer && (await peer.ask('peak')).value }
+        const memory = { ours: peakMemory(), peer: peer && (await peer.ask('peak')).value }
         const name = `peak memory ${size}, ${dtype}, against ${names[style]}`
         report({ name, unit: 'MiB', ...memory, goal: 0.8, batch }, json)
       }

@@ -1,6 +1,7 @@
 // What every benchmark shares: rows of one JSON object a line, the Python peer as a process that is asked again and
 // again (so that ours and theirs take turns on a noisy machine), medians, and what it was measured on.
 import { spawn, spawnSync } from 'node:child_process'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { cpus, totalmem } from 'node:os'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
@@ -29,6 +30,12 @@ export function report({ name, unit, ours, peer = null, limit = null, goal, ...r
   const verdict = ratio === null ? '' : `  ratio ${ratio.toFixed(3)}, goal ${goal}: ${ratio <= goal ? 'met' : 'missed'}`
   console.log(`${name.padEnd(42)} ${ours.toPrecision(4)} ${unit}, ${against}${verdict}`)
 }
+
+/** Memory counts from here on: what was measured before, in this process, is none of what is measured next. */
+export const forgetPeakMemory = () => writeFileSync('/proc/self/clear_refs', '5')
+
+/** The most memory that this process held at once, in MiB. */
+export const peakMemory = () => Number(/VmHWM:\s*(\d+) kB/.exec(readFileSync('/proc/self/status', 'utf8'))[1]) / 1024
 
 /** Operations a second of a product of square matrices: the best of some, to hold a step's operations against. */
 export function productRate({ dtype, device = 'cpu' }) {

@@ -69,8 +69,9 @@ export function leaks(run: () => void): LiveTensor[] {
 }
 
 /**
- * Frees what JavaScript has let go of and not freed yet, and gives what a GPU's allocator holds for reuse back to the driver.
- * Takes some milliseconds: for when memory has run out.
+ * Frees what JavaScript has let go of and not freed yet, and gives what is kept for tensors to come back: a GPU's memory to
+ * the driver, the CPU's (on Linux, of tensors of 1 MiB or more, never more than tensors took at once) to the system.
+ * Takes some milliseconds: for when memory has run out, or a job that needed much is done.
  */
 export async function collect(): Promise<void> {
   // only to be had by a flag, which may be set at any time
@@ -82,6 +83,7 @@ export async function collect(): Promise<void> {
     await new Promise<void>((resolve) => setTimeout(resolve, 0))
   }
   if (native.deviceCount() > 0) native.emptyCache()
+  native.emptyCpuCache()
 }
 
 export interface MemoryUse {

@@ -197,6 +197,7 @@ export interface Native extends DistributedNative {
   setDevice(device: number): void
   synchronize(device: number | null): void
   emptyCache(): void
+  emptyCpuCache(): void
   memoryStatistics(device: number | null): MemoryStatistics
   resetPeakMemory(device: number | null): void
   memoryFraction(device: number | null): number
