@@ -30,13 +30,15 @@ namespace {
 constexpr size_t pageBytes = 4096;
 // Below it memory is the C library's.
 constexpr size_t leastBytes = 1 << 20;
+// More than there is.
+constexpr size_t mostBytes = size_t{1} << 48;
 
 class CpuCache : public c10::Allocator {
  public:
   explicit CpuCache(c10::Allocator& small) : small_(small) {}
 
   c10::DataPtr allocate(size_t count) override {
-    void* memory = count < leastBytes ? nullptr : take(roundedUp(count));
+    void* memory = count < leastBytes || count > mostBytes ? nullptr : take(roundedUp(count));
     if (memory == nullptr) {
       // small, or an error that says how much was wanted
       c10::DataPtr other = small_.allocate(count);
