@@ -62,8 +62,6 @@ class CpuCache : public c10::Allocator {
   static CpuCache* instance;
 
  private:
-  using Ranges = std::map<char*, size_t>;
-
   static size_t roundedUp(size_t count) { return (count + pageBytes - 1) / pageBytes * pageBytes; }
 
   static void free(void* memory) {
@@ -137,19 +135,18 @@ class CpuCache : public c10::Allocator {
   // Joined with the ranges beside it.
   void keep(char* memory, size_t size) {
     const auto next = ranges_.lower_bound(memory);
-    if (next != ranges_.end() && next->first == memory + size) {
-      const size_t more = next->second;
-      forget(memory + size, more);
-      size += more;
-    }
-    const auto after = ranges_.lower_bound(memory);
-    if (after != ranges_.begin()) {
-      const auto [before, length] = *std::prev(after);
+    if (next != ranges_.begin()) {
+      const auto [before, length] = *std::prev(next);
       if (before + length == memory) {
         forget(before, length);
         memory = before;
         size += length;
       }
+    }
+    if (next != ranges_.end() && next->first == memory + size) {
+      const auto [after, length] = *next;
+      forget(after, length);
+      size += length;
     }
     ranges_[memory] = size;
     bySize_.insert({size, memory});
@@ -165,7 +162,7 @@ class CpuCache : public c10::Allocator {
   c10::Allocator& small_;
   std::mutex mutex_;
   std::unordered_map<char*, size_t> live_;
-  Ranges ranges_;
+  std::map<char*, size_t> ranges_;
   std::set<std::pair<size_t, char*>> bySize_;
   // bytes: of tensors, of ranges, and the most that the first ever was
   size_t used_ = 0, kept_ = 0, most_ = 0;

@@ -1,12 +1,8 @@
 // The memory of large CPU tensors, kept for the next ones.
 #pragma once
 
-#include <napi.h>
+#include "environment.hpp"
 
 namespace cleft {
-
-class Environment;
-
 void defineCpuCache(Napi::Object exports, Environment& environment);
-
 }  // namespace cleft
